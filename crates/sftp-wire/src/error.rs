@@ -4,7 +4,8 @@
 
 use thiserror::Error;
 
-/// A packet that is framed correctly but whose body is malformed. The channel can go on: the frame's end is known.
+/// A packet that is framed correctly but whose body is malformed. The channel can go on: the frame's end is
+/// known.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("malformed packet{}: {field}: {kind}", for_request(*.id))]
 pub struct DecodeError {
@@ -41,7 +42,8 @@ pub enum DecodeErrorKind {
     /// A list of 32-bit numbers whose length is not a multiple of four.
     #[error("a list of 32-bit numbers cannot be {0} bytes long")]
     UnevenList(usize),
-    /// A reply of a type that servers do not send (replies only: unknown requests are [`crate::Request::Unknown`]).
+    /// A reply of a type that servers do not send (replies only: unknown requests are
+    /// [`crate::Request::Unknown`]).
     #[error("unknown packet type {0}")]
     UnknownType(u8),
     /// A status code that version 3 does not know (replies only).

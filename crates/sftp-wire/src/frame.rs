@@ -1,8 +1,8 @@
 //! Length-prefixed frames out of arbitrary chunks (draft §3).
 //!
-//! An SSH channel is a stream: a chunk may hold half a frame or fifty. This file finds the frames' borders and
-//! copies each byte once, to where it stays until the last slice of its frame is dropped. It does not look into
-//! the frames.
+//! An SSH channel is a stream: a chunk may hold half a frame or fifty. This file finds the frames' borders
+//! and copies each byte once, to where it stays until the last slice of its frame is dropped. It does not
+//! look into the frames.
 
 use std::{collections::VecDeque, mem};
 
@@ -11,8 +11,8 @@ use thiserror::Error;
 
 const LENGTH_WORD: usize = 4;
 
-/// Small frames of one chunk share an allocation up to this size. It bounds what one small slice, kept by a request
-/// that waits, can keep alive of its neighbours.
+/// Small frames of one chunk share an allocation up to this size. It bounds what one small slice, kept by a
+/// request that waits, can keep alive of its neighbours.
 const SHARED_BLOCK: usize = 4096;
 
 /// Frames that the queue may have room for while it is empty: what an idle session holds on to.
@@ -44,9 +44,9 @@ pub enum FrameError {
 /// byte[] body          length - 1 bytes
 /// ```
 ///
-/// A frame that spans chunks gets one allocation of its exact size as soon as its first byte is there (so at most
-/// `max_len` + 4 bytes per buffer are ever reserved ahead of the data); frames that came whole are copied together.
-/// Between frames nothing is held.
+/// A frame that spans chunks gets one allocation of its exact size as soon as its first byte is there (so at
+/// most `max_len` + 4 bytes per buffer are ever reserved ahead of the data); frames that came whole are
+/// copied together. Between frames nothing is held.
 #[derive(Debug)]
 pub struct FrameBuffer {
     max_len: u32,
@@ -92,11 +92,13 @@ impl FrameBuffer {
         }
     }
 
-    /// The next whole frame without its length word, never empty: type byte and body. `None` until more bytes come.
+    /// The next whole frame without its length word, never empty: type byte and body. `None` until more bytes
+    /// come.
     ///
     /// # Errors
     ///
-    /// [`FrameError`] once all frames before the impossible length word have been given out, and from then on always.
+    /// [`FrameError`] once all frames before the impossible length word have been given out, and from then on
+    /// always.
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(block) = self.ready.front_mut() else {
             return match self.under_way {
@@ -126,7 +128,8 @@ impl FrameBuffer {
         self.ready_bytes + under_way
     }
 
-    /// Copies the whole frames at the start of `chunk` into a block of their own, or begins a frame if there are none.
+    /// Copies the whole frames at the start of `chunk` into a block of their own, or begins a frame if there
+    /// are none.
     fn take_whole<'c>(&mut self, chunk: &'c [u8]) -> &'c [u8] {
         match chunk.split_at(self.whole_frames(chunk)) {
             ([], rest) => self.take_length([0; LENGTH_WORD], 0, rest),

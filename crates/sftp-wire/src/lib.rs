@@ -1,8 +1,8 @@
 //! SFTP version 3 packets to bytes and back.
 //!
 //! This crate speaks draft-ietf-secsh-filexfer-02 ("the draft" below), the extensions of OpenSSH's `PROTOCOL`
-//! file, and those of draft-ietf-secsh-filexfer-extensions-00 that we serve. It does no I/O, knows no files and
-//! no users, and never waits: bytes come in, typed packets come out, and the other way round.
+//! file, and those of draft-ietf-secsh-filexfer-extensions-00 that we serve. It does no I/O, knows no files
+//! and no users, and never waits: bytes come in, typed packets come out, and the other way round.
 //!
 //! | module | what it covers | document |
 //! |---|---|---|
@@ -15,9 +15,9 @@
 //! | [`extension`] | names and bodies of extended requests and replies | `PROTOCOL`, extensions-00, filexfer-13 §4.4 |
 //! | [`error`] | what was malformed, and where | |
 //!
-//! Strings are bytes ([`bytes::Bytes`]): version 3 has no character set, and a lossy conversion would make files
-//! unreachable. Decoded strings are slices of the frame, never copies. Every length and count from the peer is
-//! compared with the bytes that are really there before anything is allocated for it.
+//! Strings are bytes ([`bytes::Bytes`]): version 3 has no character set, and a lossy conversion would make
+//! files unreachable. Decoded strings are slices of the frame, never copies. Every length and count from the
+//! peer is compared with the bytes that are really there before anything is allocated for it.
 
 pub mod attrs;
 pub mod error;

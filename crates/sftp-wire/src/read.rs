@@ -55,7 +55,8 @@ impl Reader {
         Ok(numbers.iter().map(|number| u32::from_be_bytes(*number)).collect())
     }
 
-    /// A count of items of at least `least` bytes each. What it returns can be allocated for: the bytes are there.
+    /// A count of items of at least `least` bytes each. What it returns can be allocated for: the bytes are
+    /// there.
     pub(crate) fn count(&mut self, field: &'static str, least: usize) -> Result<usize, DecodeError> {
         let count = self.u32(field)?;
         let left = self.rest.len();

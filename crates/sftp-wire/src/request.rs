@@ -16,7 +16,8 @@ use crate::{
     write::{frame, put_string},
 };
 
-/// A request. Each variant shows what follows the type byte on the wire; after INIT that is always `uint32 id` first.
+/// A request. Each variant shows what follows the type byte on the wire; after INIT that is always `uint32
+/// id` first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are described by the layout of their variant")]
 pub enum Request {
@@ -56,8 +57,8 @@ pub enum Request {
     Rename { id: u32, from: Bytes, to: Bytes },
     /// `string path` (§6.10).
     Readlink { id: u32, path: Bytes },
-    /// `string targetpath, string linkpath` (§6.10). The draft has them the other way round; OpenSSH, and after it every
-    /// client that matters, sends the target first.
+    /// `string targetpath, string linkpath` (§6.10). The draft has them the other way round; OpenSSH, and
+    /// after it every client that matters, sends the target first.
     Symlink { id: u32, target: Bytes, link: Bytes },
     /// `string extended-request`, then its body (§8).
     Extended { id: u32, request: ExtendedRequest },
@@ -66,8 +67,8 @@ pub enum Request {
 }
 
 impl Request {
-    /// Reads a frame: type byte and body, as [`crate::FrameBuffer::next_frame`] gives it. Strings are slices of it.
-    /// Bytes after a complete body are tolerated: there are clients that send them.
+    /// Reads a frame: type byte and body, as [`crate::FrameBuffer::next_frame`] gives it. Strings are slices
+    /// of it. Bytes after a complete body are tolerated: there are clients that send them.
     ///
     /// A request takes at most eight times the memory of its frame (when the frame is full of empty extended
     /// attributes), usually next to none beside it.

@@ -1,5 +1,6 @@
-//! Server to client: one [`Response`] variant per packet type (draft §4, §7), and two ways around it for what is big:
-//! [`data_header`], so that file contents are never copied, and [`NameReply`], which is filled name by name.
+//! Server to client: one [`Response`] variant per packet type (draft §4, §7), and two ways around it for what
+//! is big: [`data_header`], so that file contents are never copied, and [`NameReply`], which is filled name
+//! by name.
 //!
 //! Bodies of extended replies are in [`crate::extension`].
 
@@ -19,11 +20,13 @@ use crate::{
 /// The least that an entry of NAME takes: two empty strings and attributes without any flag.
 const LEAST_NAME_ENTRY: usize = 12;
 
-/// A reply. Each variant shows what follows the type byte on the wire; after VERSION that is always `uint32 id` first.
+/// A reply. Each variant shows what follows the type byte on the wire; after VERSION that is always `uint32
+/// id` first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are described by the layout of their variant")]
 pub enum Response {
-    /// `uint32 version`, which is always 3, then pairs of `string extension-name, string extension-data` (draft §4).
+    /// `uint32 version`, which is always 3, then pairs of `string extension-name, string extension-data`
+    /// (draft §4).
     Version { extensions: Vec<(Bytes, Bytes)> },
     /// `uint32 code, string message, string language-tag` (§7). The tag is always empty.
     Status { id: u32, code: StatusCode, message: Bytes },
@@ -31,7 +34,8 @@ pub enum Response {
     Handle { id: u32, handle: Bytes },
     /// `string data` (§7). Servers use [`data_header`].
     Data { id: u32, data: Bytes },
-    /// `uint32 count`, then per entry `string filename, string longname, ATTRS attrs` (§7). Servers use [`NameReply`].
+    /// `uint32 count`, then per entry `string filename, string longname, ATTRS attrs` (§7). Servers use
+    /// [`NameReply`].
     Name { id: u32, entries: Vec<NameEntry> },
     /// `ATTRS attrs` (§7).
     Attrs { id: u32, attrs: Attrs },
@@ -98,12 +102,13 @@ impl Response {
         }
     }
 
-    /// Reads a frame: type byte and body, as [`crate::FrameBuffer::next_frame`] gives it. For clients. The body of an
-    /// extended reply stays [`ExtendedReply::Raw`]; [`ExtendedReply::decode`] reads it further.
+    /// Reads a frame: type byte and body, as [`crate::FrameBuffer::next_frame`] gives it. For clients. The
+    /// body of an extended reply stays [`ExtendedReply::Raw`]; [`ExtendedReply::decode`] reads it further.
     ///
     /// # Errors
     ///
-    /// [`DecodeError`], also for packet types, status codes and versions that a server of version 3 does not send.
+    /// [`DecodeError`], also for packet types, status codes and versions that a server of version 3 does not
+    /// send.
     pub fn decode(frame: Bytes) -> Result<Response, DecodeError> {
         let mut reader = Reader::new(frame);
         let r = &mut reader;
@@ -155,8 +160,8 @@ impl Response {
 /// The length of [`data_header`].
 pub const DATA_HEADER_LEN: usize = 13;
 
-/// What stands in front of `data_len` bytes of file contents in SSH_FXP_DATA, so that they can go out from where they
-/// were read to.
+/// What stands in front of `data_len` bytes of file contents in SSH_FXP_DATA, so that they can go out from
+/// where they were read to.
 ///
 /// `data_len` has to be at most 2^32 - 10, the most that a frame can hold.
 ///

@@ -48,8 +48,8 @@ impl StatusCode {
         self as u32
     }
 
-    /// The message to send when there is nothing more precise to say. Some clients compare it: "Permission Denied"
-    /// has to stay as it is.
+    /// The message to send when there is nothing more precise to say. Some clients compare it: "Permission
+    /// Denied" has to stay as it is.
     pub fn default_text(self) -> &'static str {
         match self {
             StatusCode::Ok => "",

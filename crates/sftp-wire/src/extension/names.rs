@@ -1,7 +1,7 @@
 //! The names of extended requests, as they stand on the wire.
 //!
-//! In SSH_FXP_VERSION a server offers them under the same names with a version, except for [`CHECK_FILE`], which
-//! offers both check-file requests.
+//! In SSH_FXP_VERSION a server offers them under the same names with a version, except for [`CHECK_FILE`],
+//! which offers both check-file requests.
 
 /// `rename(2)`: replaces the target. OpenSSH `PROTOCOL`, offered as "1".
 pub const POSIX_RENAME: &str = "posix-rename@openssh.com";

@@ -18,15 +18,16 @@ pub enum ExtendedReply {
     StatVfs(StatVfs),
     /// To `limits@openssh.com`.
     Limits(Limits),
-    /// To `users-groups-by-id@openssh.com`: `string usernames, string groupnames`, each packed with one string per
-    /// number that was asked for; the string is empty where there is no name.
+    /// To `users-groups-by-id@openssh.com`: `string usernames, string groupnames`, each packed with one
+    /// string per number that was asked for; the string is empty where there is no name.
     UsersGroups {
         /// The users' names, in the order of the request.
         users: Vec<Bytes>,
         /// The groups' names, in the order of the request.
         groups: Vec<Bytes>,
     },
-    /// To `check-file-name` and `check-file-handle`: `string hash-algo-used, byte hashes[]`, without a length.
+    /// To `check-file-name` and `check-file-handle`: `string hash-algo-used, byte hashes[]`, without a
+    /// length.
     CheckFile {
         /// The algorithm that the server took from the client's list.
         algorithm: Bytes,
@@ -170,8 +171,8 @@ impl SpaceAvailable {
 }
 
 impl ExtendedReply {
-    /// Reads the body of a reply to the extended request of that name; [`ExtendedReply::Raw`] if the name is not known
-    /// or has no extended reply. For clients.
+    /// Reads the body of a reply to the extended request of that name; [`ExtendedReply::Raw`] if the name is
+    /// not known or has no extended reply. For clients.
     ///
     /// # Errors
     ///

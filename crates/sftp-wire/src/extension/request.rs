@@ -35,11 +35,12 @@ pub enum ExtendedRequest {
     CopyData { from: Bytes, from_offset: u64, len: u64, to: Bytes, to_offset: u64 },
     /// `string username`. Empty means the user who is logged in. Answered by a name.
     HomeDirectory { user: Bytes },
-    /// `string uids, string gids`, each packed with `uint32`. Answered by [`super::ExtendedReply::UsersGroups`].
+    /// `string uids, string gids`, each packed with `uint32`. Answered by
+    /// [`super::ExtendedReply::UsersGroups`].
     UsersGroupsById { uids: Vec<u32>, gids: Vec<u32> },
-    /// `string name, string hash-algorithm-list, uint64 start-offset, uint64 length, uint32 block-size`. The list is
-    /// separated by commas, best first; length 0 means to the end; block size 0 means one hash over all. Answered by
-    /// [`super::ExtendedReply::CheckFile`].
+    /// `string name, string hash-algorithm-list, uint64 start-offset, uint64 length, uint32 block-size`. The
+    /// list is separated by commas, best first; length 0 means to the end; block size 0 means one hash over
+    /// all. Answered by [`super::ExtendedReply::CheckFile`].
     CheckFileName { path: Bytes, algorithms: Bytes, offset: u64, len: u64, block_size: u32 },
     /// As `CheckFileName`, with a handle that is open for reading in front.
     CheckFileHandle { handle: Bytes, algorithms: Bytes, offset: u64, len: u64, block_size: u32 },
@@ -47,8 +48,8 @@ pub enum ExtendedRequest {
     CopyFile { from: Bytes, to: Bytes, overwrite: bool },
     /// `string path`. Answered by [`super::SpaceAvailable`].
     SpaceAvailable { path: Bytes },
-    /// `string vendor-name, string product-name, string product-version, uint64 product-build-number`. Answered by a
-    /// status.
+    /// `string vendor-name, string product-name, string product-version, uint64 product-build-number`.
+    /// Answered by a status.
     VendorId { vendor: Bytes, product: Bytes, version: Bytes, build: u64 },
     /// A name that this crate does not know, and the rest of the packet.
     Unknown { name: Bytes, body: Bytes },

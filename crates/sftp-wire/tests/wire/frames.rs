@@ -71,7 +71,8 @@ fn the_longest_frame_is_accepted_and_one_byte_more_is_not() {
     }
 }
 
-/// The error comes after the frames in front of it, whether the length word came whole or in pieces, and it stays.
+/// The error comes after the frames in front of it, whether the length word came whole or in pieces, and it
+/// stays.
 #[test]
 fn an_impossible_length_ends_the_stream() {
     for (len, error) in [

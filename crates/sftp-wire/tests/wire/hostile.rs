@@ -1,5 +1,5 @@
-//! Truncated fields, lengths and counts that lie. A request must be refused with its id, without a panic and without
-//! allocating for what is not there.
+//! Truncated fields, lengths and counts that lie. A request must be refused with its id, without a panic and
+//! without allocating for what is not there.
 
 use bytes::{Bytes, BytesMut};
 use tidegate_sftp_wire::{
@@ -16,7 +16,8 @@ use crate::{
     vectors::{self, wire},
 };
 
-/// Cutting a packet anywhere leaves some field incomplete; only the body of an unknown extension has no fields.
+/// Cutting a packet anywhere leaves some field incomplete; only the body of an unknown extension has no
+/// fields.
 #[test]
 fn a_request_cut_anywhere_is_refused_with_its_id() {
     for (name, request, frame) in vectors::requests() {
@@ -74,7 +75,8 @@ fn no_number_anywhere_reaches_beyond_the_packet() {
     }
 }
 
-/// Every string of `request` is a slice of `payload`, and its lists have no more room than the payload had bytes for.
+/// Every string of `request` is a slice of `payload`, and its lists have no more room than the payload had
+/// bytes for.
 pub(crate) fn assert_inside(payload: &Bytes, request: &Request, context: &str) {
     let range = payload.as_ptr_range();
     for string in strings(request) {

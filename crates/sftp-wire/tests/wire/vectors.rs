@@ -1,5 +1,5 @@
-//! One packet of each type, byte for byte, as the documents have it: draft-ietf-secsh-filexfer-02, OpenSSH's `PROTOCOL`,
-//! draft-ietf-secsh-filexfer-extensions-00, and filexfer-13 §4.4.
+//! One packet of each type, byte for byte, as the documents have it: draft-ietf-secsh-filexfer-02, OpenSSH's
+//! `PROTOCOL`, draft-ietf-secsh-filexfer-extensions-00, and filexfer-13 §4.4.
 
 use bytes::{Bytes, BytesMut};
 use tidegate_sftp_wire::{

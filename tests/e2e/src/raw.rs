@@ -5,7 +5,10 @@
 
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::clients::ssh_options;
@@ -21,6 +24,8 @@ pub struct RawSftp {
     stdout: Option<ChildStdout>,
     stderr: Option<Collected>,
     replies: Option<Receiver<Vec<u8>>>,
+    paused: Arc<AtomicBool>,
+    reader: Option<JoinHandle<ChildStdout>>,
     next_id: u32,
     /// The extensions that the server announced, name and data.
     pub extensions: Vec<(String, String)>,
@@ -43,7 +48,17 @@ impl RawSftp {
             .start();
         let stderr = Some(collect(child.stderr.take()));
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        Self { child, stdin, stdout, stderr, replies: None, next_id: 1, extensions: Vec::new() }
+        Self {
+            child,
+            stdin,
+            stdout,
+            stderr,
+            replies: None,
+            paused: Arc::default(),
+            reader: None,
+            next_id: 1,
+            extensions: Vec::new(),
+        }
     }
 
     /// Exchanges versions and remembers the extensions.
@@ -91,21 +106,28 @@ impl RawSftp {
         self.stdin = None;
     }
 
-    /// Receives one packet without its length; `None` when the server has ended the session. The stream is
-    /// not read before the first call: a client that never calls this is a client that reads nothing.
+    /// Reads nothing more, not even in the background: what the server sends from now on stays on its way.
+    pub fn stop_reading(&mut self) {
+        self.paused.store(true, Ordering::SeqCst);
+    }
+
+    /// Receives one packet without its length; `None` when the server has ended the session.
     pub fn receive(&mut self) -> Option<Vec<u8>> {
         let replies = self.replies.get_or_insert_with(|| {
             let mut stdout = self.stdout.take().expect("taken only here");
             let (sender, receiver) = channel();
-            std::thread::spawn(move || {
+            let paused = Arc::clone(&self.paused);
+            self.reader = Some(std::thread::spawn(move || {
                 let mut length = [0; 4];
-                while stdout.read_exact(&mut length).is_ok() {
+                while !paused.load(Ordering::SeqCst) && stdout.read_exact(&mut length).is_ok() {
                     let mut packet = vec![0; u32::from_be_bytes(length) as usize];
                     if stdout.read_exact(&mut packet).is_err() || sender.send(packet).is_err() {
-                        return;
+                        break;
                     }
                 }
-            });
+                // The pipe lives as long as the session: a closed one would tell `ssh` that nobody listens.
+                stdout
+            }));
             receiver
         });
         match replies.recv_timeout(Duration::from_secs(30)) {
@@ -270,6 +292,15 @@ impl RawSftp {
             packet = packet.string(string);
         }
         self.simple(&packet)
+    }
+
+    /// An extension request whose body is a list of strings and whose answer is an extended reply.
+    pub fn extended_reply(&mut self, name: &str, strings: &[&[u8]]) -> Result<Reply, u32> {
+        let mut packet = self.packet(kind::EXTENDED).string(name);
+        for string in strings {
+            packet = packet.string(string);
+        }
+        self.expect(&packet, kind::EXTENDED_REPLY)
     }
 }
 

@@ -1,0 +1,31 @@
+//! The end-to-end tests: one binary, the real server, real clients. Which module a test belongs to:
+//!
+//! | module | what it shows |
+//! |---|---|
+//! | `openssh` | the stock `sftp` and `scp`: transfers, resume, times and modes, directories, names |
+//! | `other_clients` | rclone, lftp, psftp, curl, sshfs, paramiko, asyncssh |
+//! | `protocol` | requests and extensions of the protocol, seen through the raw client |
+//! | `permissions` | each verb allowed and denied, and the disk after each |
+//! | `confinement` | nothing outside the home is read or changed |
+//! | `login` | who gets in, who does not, and what the log says |
+//! | `flow` | clients that stall, flood, crawl or renegotiate: regressions of the transport |
+//! | `hostile` | malformed and excessive input |
+//! | `config` | files, environment, flags, exit codes |
+//! | `logs` | the lines, byte for byte; reopening; the end of the process |
+//! | `api` | the REST API and the database made by the reference |
+//! | `portable` | sharing one folder |
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod api;
+mod config;
+mod confinement;
+mod flow;
+mod hostile;
+mod login;
+mod logs;
+mod openssh;
+mod other_clients;
+mod permissions;
+mod portable;
+mod protocol;

@@ -131,7 +131,11 @@ impl RawSftp {
             receiver
         });
         match replies.recv_timeout(Duration::from_secs(30)) {
-            Ok(packet) => Some(packet),
+            Ok(packet) => {
+                // OpenSSH's client and others give up on anything longer.
+                assert!(packet.len() <= 256 * 1024, "a reply of {} bytes", packet.len());
+                Some(packet)
+            }
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => panic!("no reply within 30 s; ssh says: {}", self.complaint()),
         }

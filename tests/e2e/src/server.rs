@@ -37,6 +37,7 @@ pub struct ServerBuilder {
     env: Vec<(String, String)>,
     args: Vec<String>,
     host_keys: bool,
+    log_file: bool,
 }
 
 /// The binary under test: `TIDEGATE_BIN`, else the one that cargo built beside this test.
@@ -133,6 +134,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Logs to standard error instead of `log.json`.
+    #[must_use]
+    pub fn without_log_file(mut self) -> Self {
+        self.log_file = false;
+        self
+    }
+
     /// The directory that will hold the configuration, to put files into it before the start.
     #[must_use]
     pub fn config_dir(&self) -> PathBuf {
@@ -178,7 +186,7 @@ impl TestServer {
             "httpd": {"bind_port": free_port(), "bind_address": "127.0.0.1"},
             "data_provider": {"driver": "memory", "name": ""},
         });
-        ServerBuilder { root, config, env: Vec::new(), args: Vec::new(), host_keys: true }
+        ServerBuilder { root, config, env: Vec::new(), args: Vec::new(), host_keys: true, log_file: true }
     }
 
     /// Runs a command that starts a server and waits until it answers. `http_port` 0 means: no REST API.

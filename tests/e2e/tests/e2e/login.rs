@@ -1,11 +1,35 @@
 //! Who gets in and who does not. Every refusal looks alike to the client and is told apart in the log.
 
+use std::path::PathBuf;
+
 use serde_json::json;
 use tidegate_e2e::clients::{curl, sftp};
 use tidegate_e2e::{RawSftp, TestServer, Tool, keys, secs, wait_for};
 
 fn can_log_in(server: &TestServer, user: &str) -> bool {
     sftp(server, user, &[], "pwd\n").run().code == Some(0)
+}
+
+/// `sftp` as `alice`, offering exactly these keys in this order.
+fn sftp_with_keys(server: &TestServer, keys: &[PathBuf]) -> Tool {
+    let mut tool =
+        Tool::new("sftp", "openssh-client").args(["-q", "-F", "none", "-P", &server.port.to_string()]);
+    for key in keys {
+        tool = tool.arg("-i").arg(key);
+    }
+    for option in
+        ["IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"]
+    {
+        tool = tool.args(["-o", option]);
+    }
+    tool.args(["-b", "-", "alice@127.0.0.1"]).input("pwd\n").within(60)
+}
+
+/// Keys that no user has.
+fn wrong_keys(server: &TestServer, count: usize) -> Vec<PathBuf> {
+    let files: Vec<PathBuf> = (0..count).map(|number| server.work().join(format!("wrong{number}"))).collect();
+    files.iter().for_each(|file| keys::generate(file, &["-t", "ed25519"]));
+    files
 }
 
 #[test]
@@ -27,15 +51,7 @@ fn every_kind_of_client_key() {
     }
     server.user("alice").field("public_keys", json!(lines)).create();
     for (name, _) in kinds {
-        let key = server.work().join(name).display().to_string();
-        let port = server.port.to_string();
-        let options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes"];
-        let mut tool =
-            Tool::new("sftp", "openssh-client").args(["-q", "-F", "none", "-i", &key, "-P", &port]);
-        for option in options.iter().chain(&["IdentitiesOnly=yes", "LogLevel=ERROR"]) {
-            tool = tool.args(["-o", option]);
-        }
-        tool.args(["-b", "-", "alice@127.0.0.1"]).input("pwd\n").ok();
+        sftp_with_keys(&server, &[server.work().join(name)]).ok();
     }
     assert!(!can_log_in(&server, "alice"), "the shared key is not one of hers");
 }
@@ -121,44 +137,20 @@ fn the_home_is_created_at_the_first_login() {
 fn queries_for_unknown_keys_do_not_use_up_the_attempts() {
     let server = TestServer::builder().sftpd("max_auth_tries", 3).start();
     server.user("alice").create();
-    // Three keys that the server does not know, then the right one: each is one attempt at most.
-    let mut options = Vec::new();
-    for number in 0..2 {
-        let key = server.work().join(format!("wrong{number}"));
-        keys::generate(&key, &["-t", "ed25519"]);
-        options.extend(["-i".to_owned(), key.display().to_string()]);
-    }
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    sftp(&server, "alice", &options, "pwd\n").ok();
+    // Two keys that the server does not know, then the right one: one attempt each.
+    let mut offered = wrong_keys(&server, 2);
+    offered.push(keys::keys().client());
+    sftp_with_keys(&server, &offered).ok();
 }
 
 #[test]
 fn too_many_attempts_end_the_connection() {
     let server = TestServer::builder().sftpd("max_auth_tries", 2).start();
     server.user("alice").create();
-    let mut options = Vec::new();
-    for number in 0..4 {
-        let key = server.work().join(format!("wrong{number}"));
-        keys::generate(&key, &["-t", "ed25519"]);
-        options.extend(["-i".to_owned(), key.display().to_string()]);
-    }
-    let done = Tool::new("ssh", "openssh-client")
-        .args([
-            "-F",
-            "none",
-            "-o",
-            "IdentitiesOnly=yes",
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "StrictHostKeyChecking=no",
-        ])
-        .args(["-o", "UserKnownHostsFile=/dev/null", "-p", &server.port.to_string()])
-        .args(options)
-        .args(["alice@127.0.0.1", "-s", "sftp"])
-        .fails();
-    let said = done.err().to_lowercase();
-    assert!(said.contains("too many authentication failures"), "{}", done.report());
+    let mut offered = wrong_keys(&server, 4);
+    offered.push(keys::keys().client());
+    let done = sftp_with_keys(&server, &offered).fails();
+    assert!(done.err().to_lowercase().contains("too many authentication failures"), "{}", done.report());
 }
 
 #[test]

@@ -223,7 +223,7 @@ fn disk_has(server: &TestServer, file: &str, text: &str) -> bool {
 
 #[test]
 fn an_empty_log_path_means_standard_error() {
-    let server = TestServer::builder().arg("--log-file-path=").start();
+    let server = TestServer::builder().without_log_file().start();
     wait_for("JSON lines on the console", secs(5), || {
         server.console().contains("{\"level\":\"").then_some(())
     });

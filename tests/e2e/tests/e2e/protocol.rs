@@ -176,6 +176,30 @@ fn a_listing_is_sorted_complete_and_in_ls_form() {
 }
 
 #[test]
+fn a_huge_directory_is_listed_in_bounded_memory() {
+    let server = TestServer::start();
+    let user = server.user("alice").create();
+    let mut sftp = RawSftp::connect(&server, "alice");
+    assert!(sftp.list("/").unwrap().is_empty());
+    let tail = "y".repeat(90);
+    for number in 0..100_000 {
+        std::fs::File::create(user.path(format!("{number:06}{tail}"))).unwrap();
+    }
+    let before = server.rss_kib();
+    let handle = sftp.opendir("/").unwrap();
+    let (mut count, mut most) = (0, 0);
+    while let Ok(entries) = sftp.readdir(&handle) {
+        assert!(!entries.is_empty(), "an empty reply is not the end");
+        count += entries.len();
+        most = most.max(server.rss_kib());
+    }
+    assert_eq!(count, 100_000);
+    // Names and attributes of all entries at once would take more than twice this.
+    let grown = most.saturating_sub(before);
+    assert!(grown < 16 * 1024, "grew by {grown} KiB");
+}
+
+#[test]
 fn a_read_past_the_end_is_eof_and_a_long_read_is_answered_whole() {
     let server = TestServer::start();
     let user = server.user("alice").create();

@@ -155,7 +155,7 @@ fn names_are_bytes() {
 }
 
 #[test]
-fn a_listing_is_sorted_complete_and_in_ls_form() {
+fn a_listing_is_complete_and_in_ls_form() {
     let server = TestServer::start();
     let user = server.user("alice").create();
     for number in 0..3_000 {

@@ -18,7 +18,10 @@ const KEPT: [usize; 2] = [32, 16];
 
 /// Blocks for data under way, shared by all sessions.
 #[derive(Debug, Clone, Default)]
-pub struct BufferPool(Arc<[Mutex<Vec<Box<[u8]>>>; 2]>);
+pub struct BufferPool(Arc<[Shelf; 2]>);
+
+/// The blocks of one class that wait for their next user.
+type Shelf = Mutex<Vec<Box<[u8]>>>;
 
 impl BufferPool {
     /// Creates an empty pool.

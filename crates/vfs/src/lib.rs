@@ -165,7 +165,7 @@ pub trait File: Send + Sync {
 
 /// A directory that is being listed.
 #[async_trait]
-pub trait DirStream: Send {
+pub trait DirStream: Send + Sync {
     /// Up to `at_most` further entries, with their own metadata (links are not followed); empty at the
     /// end. An entry that vanished meanwhile is left out.
     async fn next(&mut self, at_most: usize) -> Result<Vec<DirEntry>, FsError>;

@@ -172,11 +172,12 @@ impl Storage for LocalStorage {
     async fn set_attrs(&self, path: &VPath, attrs: &SetAttrs, links: Links) -> Result<(), FsError> {
         let (path, change) = (path.clone(), Change::new(attrs)?);
         self.blocking(move |tree| {
+            let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             if change.size.is_none() {
-                return Node::find(tree, &path, links)?.apply(&change);
+                let reopen = || tree.open(&path, OFlags::RDONLY | flags, Mode::empty(), links);
+                return Node::find(tree, &path, links)?.apply(&change, reopen);
             }
-            let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let fd = match tree.open(&path, flags, Mode::empty(), links) {
+            let fd = match tree.open(&path, OFlags::WRONLY | flags, Mode::empty(), links) {
                 // The last component is a link: links have no size to set.
                 Err(FsError::Link) if links == Links::Keep && tree.parent(&path).is_ok() => {
                     return Err(FsError::Unsupported);

@@ -170,6 +170,24 @@ pub(super) fn report(owner: Owner, result: Result<(), Errno>) {
     }
 }
 
+/// Changes the mode where there is no `/proc`: of a file or directory that the server may read, if it is
+/// still the one that was found.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn set_mode_of_opened(
+    found: &Metadata,
+    mode: Mode,
+    reopen: impl FnOnce() -> Result<OwnedFd, FsError>,
+) -> Result<(), FsError> {
+    if !(found.is_file() || found.is_dir()) {
+        return Err(FsError::Unsupported);
+    }
+    let fd = reopen()?;
+    if metadata(&fstat(&fd)?).identity != found.identity {
+        return Err(Errno::AGAIN.into());
+    }
+    Ok(fchmod(&fd, mode)?)
+}
+
 /// A thing in the tree, whatever it is: nobody can put another one in its place between two calls.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) use by_descriptor::Node;
@@ -210,10 +228,15 @@ mod by_descriptor {
             chownat(&self.0, c"", owner.raw_uid(), owner.raw_gid(), AtFlags::EMPTY_PATH)
         }
 
-        /// Changes everything but the size.
-        pub(in crate::local) fn apply(&self, change: &Change) -> Result<(), FsError> {
+        /// Changes everything but the size. `reopen` opens the same path for reading; it is asked only
+        /// where there is no other way.
+        pub(in crate::local) fn apply(
+            &self,
+            change: &Change,
+            reopen: impl FnOnce() -> Result<OwnedFd, FsError>,
+        ) -> Result<(), FsError> {
             if let Some(mode) = change.mode {
-                self.set_mode(mode)?;
+                self.set_mode(mode, reopen)?;
             }
             if let Some((uid, gid)) = change.owner {
                 chownat(&self.0, c"", uid, gid, AtFlags::EMPTY_PATH)?;
@@ -231,17 +254,17 @@ mod by_descriptor {
         /// No system call that is older than Linux 6.6 changes the mode of what such a descriptor stands
         /// for, except through its entry in `/proc`. That entry is the kernel's, and leads to the file
         /// itself: names in the home play no part.
-        fn set_mode(&self, mode: Mode) -> Result<(), FsError> {
+        fn set_mode(
+            &self,
+            mode: Mode,
+            reopen: impl FnOnce() -> Result<OwnedFd, FsError>,
+        ) -> Result<(), FsError> {
             let is = self.metadata()?;
             if is.is_symlink() {
                 return Err(FsError::Unsupported);
             }
             match chmodat(CWD, self.magic_link(), mode, AtFlags::empty()) {
-                // Without /proc: directories at least can be opened through the descriptor.
-                Err(Errno::NOENT | Errno::NOTDIR) if is.is_dir() => {
-                    Ok(fchmod(openat(&self.0, c".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?, mode)?)
-                }
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::OPNOTSUPP) => Err(FsError::Unsupported),
+                Err(Errno::NOENT | Errno::NOTDIR) => set_mode_of_opened(&is, mode, reopen),
                 result => Ok(result?),
             }
         }
@@ -288,7 +311,11 @@ mod by_name {
         }
 
         /// Changes everything but the size.
-        pub(in crate::local) fn apply(&self, change: &Change) -> Result<(), FsError> {
+        pub(in crate::local) fn apply(
+            &self,
+            change: &Change,
+            _reopen: impl FnOnce() -> Result<OwnedFd, FsError>,
+        ) -> Result<(), FsError> {
             if let Some(mode) = change.mode {
                 if self.metadata()?.is_symlink() {
                     return Err(FsError::Unsupported);

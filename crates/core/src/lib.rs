@@ -1,1 +1,56 @@
-//! stub
+//! The rules of the server: users, permissions, sessions, transfers, quota and events.
+//!
+//! The centre knows no SSH, SQL or HTTP. Protocols come in through [`Session::files`] and touch files
+//! only through [`UserFs`] and [`Transfer`]; data providers implement [`UserStore`]; where a user's files
+//! live is decided by the [`OpenStorage`] that the program hands to [`Sessions`].
+
+mod accounts;
+mod auth;
+pub mod config_error;
+mod events;
+mod ip_filter;
+mod metrics;
+pub mod password;
+mod permissions;
+mod public_key;
+mod quota;
+mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod throttle;
+mod transfer;
+mod upload;
+mod user;
+mod user_fs;
+mod user_store;
+
+pub use accounts::{AccountError, Accounts, AccountsConfig};
+pub use auth::{Attempt, AuthError, Authenticator, LoginMethod};
+pub use config_error::ConfigError;
+pub use events::{Command, CommandKind, Event, Events, LoginType, TransferReport};
+pub use ip_filter::IpFilters;
+pub use metrics::Metrics;
+pub use password::Passwords;
+pub use permissions::{Permissions, Perms};
+pub use public_key::{PublicKeyLine, fingerprint};
+pub use quota::{Ledger, QuotaPolicy, TrackQuota};
+pub use session::{
+    ConnectionInfo, OpenError, OpenStorage, Peer, Protocol, Running, Session, Sessions, TransferInfo,
+};
+pub use throttle::Throttle;
+pub use transfer::{Direction, Inspection, Transfer};
+pub use upload::UploadMode;
+pub use user::{Filters, InvalidUser, User, UserDraft, UserPatch};
+pub use user_fs::{FsPolicy, Listing, UploadOptions, UserFs};
+pub use user_store::{Order, Page, StoreError, UsageDelta, UsedQuota, UserStore};
+
+/// Milliseconds since 1970-01-01 UTC, as the database and the API carry time.
+pub type UnixMillis = i64;
+
+/// Tells the time; tests hand in a clock that stands still.
+pub type Clock = std::sync::Arc<dyn Fn() -> UnixMillis + Send + Sync>;
+
+/// The system's clock.
+pub fn system_clock() -> Clock {
+    std::sync::Arc::new(|| jiff::Timestamp::now().as_millisecond())
+}

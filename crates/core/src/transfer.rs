@@ -1,0 +1,386 @@
+//! One open upload or download: bytes counted, throttled and charged as they move.
+//!
+//! A transfer ends by [`Transfer::finish`] or [`Transfer::abort`]; both await, so both are explicit.
+//! Whatever happens in between is remembered: an upload with a failed write never counts as a success.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tidegate_vfs::{Buffer, File, FsError, Links, Metadata, SetAttrs, Storage, Target, VPath};
+use tracing::warn;
+
+use crate::quota::Reservation;
+use crate::session::Progress;
+use crate::{Event, Protocol, Session, Throttle, TransferReport, UploadMode, UsageDelta};
+
+/// Which way the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    Upload,
+    /// To the client.
+    Download,
+}
+
+impl Direction {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Download => "download",
+        }
+    }
+}
+
+/// One open file of one user.
+pub struct Transfer {
+    session: Session,
+    protocol: Protocol,
+    path: VPath,
+    real_path: Option<PathBuf>,
+    file: Arc<dyn File>,
+    progress: Arc<Progress>,
+    progress_id: u64,
+    readable: bool,
+    upload: Option<Upload>,
+    failure: Mutex<Option<FsError>>,
+    ended: AtomicBool,
+}
+
+/// What only an upload has.
+pub(crate) struct Upload {
+    /// The tree in which `place` and `temporary` are names.
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) place: VPath,
+    pub(crate) temporary: Option<VPath>,
+    pub(crate) mode: UploadMode,
+    /// Offsets below belong to the part that is being resumed.
+    pub(crate) min_offset: u64,
+    pub(crate) growth: Mutex<Growth>,
+}
+
+/// How large the file is and how much of that is charged already.
+pub(crate) struct Growth {
+    /// Length of the file as it will be.
+    pub(crate) size: u64,
+    /// Length of what stands at `place` and is in the books.
+    pub(crate) charged: u64,
+    /// Whether the books know a file at `place`.
+    pub(crate) existed: bool,
+    pub(crate) reservation: Option<Reservation>,
+}
+
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transfer").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Transfer {
+    pub(crate) fn new(
+        session: Session,
+        protocol: Protocol,
+        path: VPath,
+        real_path: Option<PathBuf>,
+        file: Arc<dyn File>,
+        readable: bool,
+        upload: Option<Upload>,
+    ) -> Self {
+        let direction = if upload.is_some() { Direction::Upload } else { Direction::Download };
+        let (progress_id, progress) = session.begin_transfer(direction, path.clone());
+        Self {
+            session,
+            protocol,
+            path,
+            real_path,
+            file,
+            progress,
+            progress_id,
+            readable,
+            upload,
+            failure: Mutex::new(None),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// The virtual path under which it was opened.
+    pub fn path(&self) -> &VPath {
+        &self.path
+    }
+
+    /// Which way the bytes go.
+    pub fn direction(&self) -> Direction {
+        self.progress.direction
+    }
+
+    /// Fills the spare room of `buf` from `offset`; unchanged at the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Denied`] for a file that was opened for writing only.
+    pub async fn read_at(&self, offset: u64, buf: Buffer) -> Result<Buffer, FsError> {
+        if !self.readable {
+            return Err(FsError::Denied);
+        }
+        let before = buf.len();
+        let buf = self.file.read_at(offset, buf).await.inspect_err(|error| self.fail(error))?;
+        let count = buf.len() - before;
+        self.throttle(&self.session.account().download, count).await?;
+        if self.upload.is_none() {
+            self.moved(count);
+        }
+        Ok(buf)
+    }
+
+    /// Writes `data`, piece after piece, from `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::QuotaExceeded`] at the byte where the quota ends (nothing of this call is written
+    /// then), [`FsError::Denied`] for a download, [`FsError::InvalidInput`] below the resumed part.
+    pub async fn write_at(&self, offset: u64, data: Vec<Bytes>) -> Result<(), FsError> {
+        let Some(upload) = &self.upload else { return Err(FsError::Denied) };
+        if offset < upload.min_offset {
+            let error = FsError::InvalidInput("offset below the part that is being resumed");
+            self.fail(&error);
+            return Err(error);
+        }
+        let count: usize = data.iter().map(Bytes::len).sum();
+        self.throttle(&self.session.account().upload, count).await?;
+        let end = offset.checked_add(count as u64).ok_or(FsError::InvalidInput("offset too large"))?;
+        upload.reserve(end).inspect_err(|error| self.fail(error))?;
+        self.file.write_at(offset, data).await.inspect_err(|error| self.fail(error))?;
+        self.moved(count);
+        Ok(())
+    }
+
+    /// Describes the open file.
+    ///
+    /// # Errors
+    ///
+    /// What the backend says.
+    pub async fn metadata(&self) -> Result<Metadata, FsError> {
+        self.session.touch();
+        self.file.metadata().await
+    }
+
+    /// Changes the open file; which parts the user may change was decided by the caller, `UserFs`.
+    pub(crate) async fn set_attrs(&self, attrs: &SetAttrs) -> Result<(), FsError> {
+        if let (Some(size), Some(upload)) = (attrs.size, &self.upload) {
+            upload.reserve(size).inspect_err(|error| self.fail(error))?;
+            self.file.set_attrs(attrs).await?;
+            upload.growth().size = size;
+            return Ok(());
+        }
+        self.file.set_attrs(attrs).await
+    }
+
+    /// Whether it may be written to.
+    pub fn is_upload(&self) -> bool {
+        self.upload.is_some()
+    }
+
+    /// Forces what was written to stable storage.
+    ///
+    /// # Errors
+    ///
+    /// What the backend says; the upload counts as failed then.
+    pub async fn sync(&self) -> Result<(), FsError> {
+        self.file.sync().await.inspect_err(|error| self.fail(error))
+    }
+
+    /// A look at the contents that moves nothing to the client.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Denied`] for a file that was opened for writing only.
+    pub fn inspect(&self) -> Result<Inspection, FsError> {
+        if self.readable {
+            Ok(Inspection::new(self.session.clone(), Arc::clone(&self.file)))
+        } else {
+            Err(FsError::Denied)
+        }
+    }
+
+    /// Ends the transfer as the client asked: an upload takes its place, and the event is told. An
+    /// upload whose write failed before ends as aborted, with that error.
+    ///
+    /// # Errors
+    ///
+    /// What failed, now or before.
+    pub async fn finish(&self) -> Result<(), FsError> {
+        let failure = self.failure().clone();
+        if let Some(error) = failure {
+            self.end(Err(error.clone())).await?;
+            return Err(error);
+        }
+        self.end(Ok(())).await
+    }
+
+    /// Ends the transfer because the connection or the session did.
+    pub async fn abort(&self, why: &'static str) {
+        let error = self.failure().clone().unwrap_or(FsError::InvalidInput(why));
+        // What goes wrong on top of that is in the log already.
+        let _ = self.end(Err(error)).await;
+    }
+
+    async fn end(&self, outcome: Result<(), FsError>) -> Result<(), FsError> {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let closed = match &self.upload {
+            Some(upload) => self.end_upload(upload, outcome.is_ok()).await,
+            None => self.file.close().await,
+        };
+        self.session.end_transfer(self.progress_id);
+        let error = outcome.err().or_else(|| closed.as_ref().err().cloned());
+        self.session.events().emit(Event::Transferred(TransferReport {
+            direction: self.direction(),
+            username: self.session.user().username.clone(),
+            connection_id: self.session.peer().connection_id.clone(),
+            protocol: self.protocol,
+            path: self.path.clone(),
+            real_path: self.real_path.clone(),
+            bytes: self.progress.bytes.load(Ordering::Relaxed),
+            elapsed_ms: self.session.touch() - self.progress.started,
+            error: error.map(|error| error.detail()),
+        }));
+        closed
+    }
+
+    async fn end_upload(&self, upload: &Upload, ok: bool) -> Result<(), FsError> {
+        let synced = if ok && self.session.policy().fsync { self.file.sync().await } else { Ok(()) };
+        let size = self.file.metadata().await.map(|m| m.size);
+        let closed = synced.and(self.file.close().await);
+        let keep = match upload.mode {
+            UploadMode::Standard | UploadMode::AtomicWithResume => true,
+            UploadMode::Atomic => ok && closed.is_ok(),
+        };
+        let _replacing = self.session.account().replacing.lock().await;
+        let (outcome, delta) = match &upload.temporary {
+            None => (closed, upload.delta(size.unwrap_or_default())),
+            Some(temporary) if keep => {
+                let old = upload.storage.metadata(&upload.place, Links::Keep).await.ok();
+                match upload.storage.rename(temporary, &upload.place, Target::Replace).await {
+                    Ok(()) => {
+                        let old_size = old.map_or(0, |old| old.size);
+                        let delta = difference(size.unwrap_or_default(), old_size, old.is_none());
+                        (closed, delta)
+                    }
+                    Err(error) => {
+                        self.discard(upload, temporary).await;
+                        (Err(error), UsageDelta::default())
+                    }
+                }
+            }
+            Some(temporary) => {
+                self.discard(upload, temporary).await;
+                (closed, UsageDelta::default())
+            }
+        };
+        let reservation = upload.growth().reservation.take();
+        if let Some(reservation) = reservation {
+            reservation.settle(delta).await;
+        }
+        outcome
+    }
+
+    async fn discard(&self, upload: &Upload, temporary: &VPath) {
+        if let Err(error) = upload.storage.remove_file(temporary).await {
+            let id = &*self.session.peer().connection_id;
+            warn!(connection_id = id, "temporary file {temporary} cannot be removed: {}", error.detail());
+        }
+    }
+
+    async fn throttle(&self, throttle: &Throttle, count: usize) -> Result<(), FsError> {
+        tokio::select! {
+            biased;
+            () = throttle.take(count) => Ok(()),
+            () = self.session.cancelled().cancelled() => Err(FsError::Cancelled),
+        }
+    }
+
+    fn moved(&self, count: usize) {
+        self.progress.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        self.progress.last_activity.store(self.session.touch(), Ordering::Relaxed);
+    }
+
+    fn fail(&self, error: &FsError) {
+        self.failure().get_or_insert_with(|| error.clone());
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<FsError>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        if !self.ended.load(Ordering::Acquire) {
+            self.session.end_transfer(self.progress_id);
+            let id = &*self.session.peer().connection_id;
+            warn!(connection_id = id, "transfer of {} was dropped without an end: a defect", self.path);
+        }
+    }
+}
+
+/// A file being looked at by the server itself: neither counted nor throttled, as nothing is sent.
+pub struct Inspection {
+    session: Session,
+    file: Arc<dyn File>,
+}
+
+impl std::fmt::Debug for Inspection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inspection")
+    }
+}
+
+impl Inspection {
+    pub(crate) fn new(session: Session, file: Arc<dyn File>) -> Self {
+        Self { session, file }
+    }
+
+    /// Fills the spare room of `buf` from `offset`; unchanged at the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// What the backend says.
+    pub async fn read_at(&self, offset: u64, buf: Buffer) -> Result<Buffer, FsError> {
+        self.session.touch();
+        self.file.read_at(offset, buf).await
+    }
+}
+
+impl Upload {
+    fn growth(&self) -> MutexGuard<'_, Growth> {
+        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes sure that the quota has room for a file of `size` bytes.
+    fn reserve(&self, size: u64) -> Result<(), FsError> {
+        let mut growth = self.growth();
+        if size <= growth.size {
+            return Ok(());
+        }
+        let more = size.saturating_sub(growth.charged);
+        if let Some(reservation) = &mut growth.reservation {
+            reservation.grow_to(more)?;
+        }
+        growth.size = size;
+        Ok(())
+    }
+
+    fn delta(&self, size: u64) -> UsageDelta {
+        let growth = self.growth();
+        difference(size, growth.charged, !growth.existed)
+    }
+}
+
+/// The change of the books when a file of `old` bytes (or none) becomes one of `new` bytes.
+fn difference(new: u64, old: u64, is_new: bool) -> UsageDelta {
+    let signed = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+    UsageDelta { size_bytes: signed(new) - signed(old), files: i64::from(is_new) }
+}

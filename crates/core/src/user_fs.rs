@@ -1,0 +1,737 @@
+//! The door: the file tree as one user may use it.
+//!
+//! Every method has the same four steps in the same order: authorize, act, account, report. Permissions
+//! are checked on the path that was asked for and, where rules differ between directories, on the path
+//! that it leads to; the operation then acts on that second path in a tree that refuses links, so that
+//! nobody is carried across a boundary, not even by a link that changes in between.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use tidegate_vfs::{
+    DirEntry, DirStream, FsError, Links, Metadata, OpenOptions, SetAttrs, Space, Storage, Target, Timestamp,
+    VPath,
+};
+
+use crate::transfer::{Growth, Upload};
+use crate::upload::{is_temporary, temporary};
+use crate::{
+    Command, CommandKind, Event, Inspection, Perms, Protocol, Session, Transfer, UploadMode, UsageDelta,
+};
+
+/// How often an upload that meets a file which appears and disappears is tried.
+const OPEN_ATTEMPTS: usize = 4;
+
+/// Block of a copy within the server, in bytes.
+const COPY_BLOCK: usize = 256 * 1024;
+
+/// What the configuration says about files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FsPolicy {
+    /// How uploads reach their place.
+    pub upload_mode: UploadMode,
+    /// Requests to change modes, owners and times are answered but ignored (`setstat_mode` 1).
+    pub ignore_set_attrs: bool,
+    /// Uploads are forced to stable storage before they count as done.
+    pub fsync: bool,
+}
+
+/// How a client opens a file for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UploadOptions {
+    /// It wants to read as well; granted if it may download.
+    pub read: bool,
+    /// Create the file if it does not exist.
+    pub create: bool,
+    /// Fail if it exists.
+    pub exclusive: bool,
+    /// Start with an empty file.
+    pub truncate: bool,
+    /// Keep what is there and continue behind it.
+    pub resume: bool,
+}
+
+/// The files of one user, touched over one protocol. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct UserFs {
+    session: Session,
+    protocol: Protocol,
+}
+
+/// Whose permissions decide: those of the directory itself, or of the one that holds the entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    Own,
+    Parent,
+}
+
+/// Where an authorized operation acts.
+struct Place {
+    storage: Arc<dyn Storage>,
+    path: VPath,
+}
+
+impl UserFs {
+    pub(crate) fn new(session: Session, protocol: Protocol) -> Self {
+        Self { session, protocol }
+    }
+
+    /// The session that these files belong to.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Opens a file for reading. Needs `download` on its directory.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Denied`] before anything is revealed, else what the backend says.
+    pub async fn download(&self, path: &VPath) -> Result<Transfer, FsError> {
+        let place = self.authorize(path, Perms::DOWNLOAD, On::Parent, Links::Follow).await?;
+        let how = OpenOptions { read: true, ..OpenOptions::default() };
+        let file = place.storage.open(&place.path, &how).await?;
+        let real = self.real(path);
+        Ok(Transfer::new(self.session.clone(), self.protocol, path.clone(), real, file, true, None))
+    }
+
+    /// Opens a file for writing. Needs `upload` on its directory, and `overwrite` if it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Unsupported`] for a directory, [`FsError::QuotaExceeded`], [`FsError::Exists`] and
+    /// [`FsError::NotFound`] by the options, else what the backend says.
+    pub async fn upload(&self, path: &VPath, how: UploadOptions) -> Result<Transfer, FsError> {
+        let mut place = self.authorize(path, Perms::UPLOAD, On::Parent, Links::Follow).await?;
+        for _ in 0..OPEN_ATTEMPTS {
+            let existing = match place.storage.metadata(&place.path, Links::Keep).await {
+                Ok(link) if link.is_symlink() => {
+                    // The file that the link leads to is the one to write or to replace, never the link.
+                    place.path = place.storage.resolve(&place.path, Links::Follow).await?;
+                    if how.exclusive {
+                        return Err(FsError::Exists);
+                    }
+                    continue;
+                }
+                Ok(existing) => Some(existing),
+                Err(FsError::NotFound) => None,
+                Err(error) => return Err(error),
+            };
+            match self.open_upload(path, &place, how, existing).await {
+                // Somebody was faster: look again.
+                Err(FsError::Exists) if existing.is_none() && !how.exclusive => {}
+                Err(FsError::NotFound) if existing.is_some() && how.create => {}
+                done => return done,
+            }
+        }
+        Err(FsError::Exists)
+    }
+
+    async fn open_upload(
+        &self,
+        path: &VPath,
+        place: &Place,
+        how: UploadOptions,
+        existing: Option<Metadata>,
+    ) -> Result<Transfer, FsError> {
+        match existing {
+            Some(existing) if !existing.is_file() => return Err(FsError::Unsupported),
+            Some(_) => {
+                self.check(path, Perms::OVERWRITE, On::Parent)?;
+                self.check(&place.path, Perms::OVERWRITE, On::Parent)?;
+                if how.exclusive {
+                    return Err(FsError::Exists);
+                }
+            }
+            None if !how.create => return Err(FsError::NotFound),
+            None => {}
+        }
+        let mut reservation = self.session.account().ledger.begin(existing.is_none())?;
+        let old_size = existing.map_or(0, |m| m.size);
+        let keeps_old = existing.is_some() && !how.truncate;
+        let mode = self.session.policy().upload_mode;
+        let readable = how.read && self.check(path, Perms::DOWNLOAD, On::Parent).is_ok();
+        let (file, temp) = if mode.is_atomic() {
+            let temp = temporary(&place.path)?;
+            let open = OpenOptions {
+                read: readable || keeps_old,
+                write: true,
+                create_new: true,
+                mode: existing.map(|m| m.mode),
+                ..OpenOptions::default()
+            };
+            let file = place.storage.open(&temp, &open).await?;
+            if let Err(error) = self.prepare_temporary(place, &file, existing, keeps_old).await {
+                // The copy is incomplete and nobody asked for it: the old file is untouched.
+                let _ = place.storage.remove_file(&temp).await;
+                return Err(error);
+            }
+            (file, Some(temp))
+        } else {
+            let open = OpenOptions {
+                read: readable,
+                write: true,
+                create_new: existing.is_none(),
+                truncate: how.truncate,
+                ..OpenOptions::default()
+            };
+            (place.storage.open(&place.path, &open).await?, None)
+        };
+        let size = if keeps_old { old_size } else { 0 };
+        reservation.grow_to(size.saturating_sub(old_size))?;
+        let upload = Upload {
+            storage: place.storage.clone(),
+            place: place.path.clone(),
+            temporary: temp,
+            mode,
+            min_offset: if how.resume && keeps_old { old_size } else { 0 },
+            growth: Mutex::new(Growth {
+                size,
+                charged: old_size,
+                existed: existing.is_some(),
+                reservation: Some(reservation),
+            }),
+        };
+        let (session, real) = (self.session.clone(), self.real(path));
+        Ok(Transfer::new(session, self.protocol, path.clone(), real, file, readable, Some(upload)))
+    }
+
+    /// A replacement looks like what it replaces: same mode, and same contents if they are kept.
+    async fn prepare_temporary(
+        &self,
+        place: &Place,
+        file: &Arc<dyn tidegate_vfs::File>,
+        existing: Option<Metadata>,
+        keeps_old: bool,
+    ) -> Result<(), FsError> {
+        let Some(existing) = existing else { return Ok(()) };
+        file.set_attrs(&SetAttrs { mode: Some(existing.mode & 0o777), ..SetAttrs::default() }).await?;
+        if !keeps_old {
+            return Ok(());
+        }
+        let how = OpenOptions { read: true, ..OpenOptions::default() };
+        let old = place.storage.open(&place.path, &how).await?;
+        let mut offset = 0;
+        loop {
+            let block = old.read_at(offset, self.session.buffers().take(COPY_BLOCK)).await?;
+            if block.is_empty() {
+                return Ok(());
+            }
+            let count = block.len() as u64;
+            file.write_at(offset, vec![block.freeze()]).await?;
+            offset += count;
+        }
+    }
+
+    /// Describes what is at `path`. Needs `list` on the directory that holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Outside`] for a link that leads out of the home, else what the backend says.
+    pub async fn metadata(&self, path: &VPath, links: Links) -> Result<Metadata, FsError> {
+        let place = self.authorize(path, Perms::LIST, On::Parent, links).await?;
+        self.metadata_inside(&place, links).await
+    }
+
+    /// Describes the file of an open handle, under the same permission as by its path.
+    ///
+    /// # Errors
+    ///
+    /// As [`UserFs::metadata`].
+    pub async fn open_metadata(&self, transfer: &Transfer) -> Result<Metadata, FsError> {
+        self.check(transfer.path(), Perms::LIST, On::Parent)?;
+        transfer.metadata().await
+    }
+
+    /// Opens a file for a look that moves nothing to the client, such as a digest of its contents.
+    /// Needs what a download needs, as digests of small ranges reveal the contents.
+    ///
+    /// # Errors
+    ///
+    /// As [`UserFs::download`].
+    pub async fn inspect(&self, path: &VPath) -> Result<Inspection, FsError> {
+        let place = self.authorize(path, Perms::DOWNLOAD, On::Parent, Links::Follow).await?;
+        let how = OpenOptions { read: true, ..OpenOptions::default() };
+        Ok(Inspection::new(self.session.clone(), place.storage.open(&place.path, &how).await?))
+    }
+
+    /// Lists a directory. Needs `list` on the directory itself.
+    ///
+    /// # Errors
+    ///
+    /// What the backend says.
+    pub async fn list(&self, path: &VPath) -> Result<Listing, FsError> {
+        let place = self.authorize(path, Perms::LIST, On::Own, Links::Follow).await?;
+        Ok(Listing { entries: place.storage.read_dir(&place.path).await? })
+    }
+
+    /// Changes the present attributes, each under its own permission: mode, owner, times, size.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Denied`] before anything was changed if one part is not allowed.
+    pub async fn set_attrs(&self, path: &VPath, attrs: &SetAttrs, links: Links) -> Result<(), FsError> {
+        if self.session.policy().ignore_set_attrs {
+            self.session.touch();
+            return Ok(());
+        }
+        let needed = permissions_for(attrs);
+        let found = match self.find(path, links).await {
+            Ok(found) => found,
+            Err(error) => {
+                // Who may change nothing here does not learn what is here either.
+                self.check(path, needed, On::Own)?;
+                return Err(error);
+            }
+        };
+        let on = if found.1.is_dir() { On::Parent } else { On::Own };
+        let place = self.authorize(path, needed, on, links).await?;
+        if attrs.size.is_some() {
+            self.truncate(&place, path, attrs).await?;
+        }
+        let rest = SetAttrs { size: None, ..*attrs };
+        if rest != SetAttrs::default() {
+            place.storage.set_attrs(&place.path, &rest, links).await?;
+            self.report_attrs(path, &rest);
+        }
+        Ok(())
+    }
+
+    /// Changes the file of an open handle, under the same permissions as by its path.
+    ///
+    /// # Errors
+    ///
+    /// As [`UserFs::set_attrs`].
+    pub async fn set_open_attrs(&self, transfer: &Transfer, attrs: &SetAttrs) -> Result<(), FsError> {
+        if self.session.policy().ignore_set_attrs {
+            self.session.touch();
+            return Ok(());
+        }
+        if attrs.size.is_some() && !transfer.is_upload() {
+            return Err(FsError::Denied);
+        }
+        // Whoever holds the handle was allowed to upload already.
+        let rest = SetAttrs { size: None, ..*attrs };
+        self.check(transfer.path(), permissions_for(&rest), On::Own)?;
+        transfer.set_attrs(attrs).await?;
+        self.report_attrs(transfer.path(), &rest);
+        Ok(())
+    }
+
+    /// Creates one directory. Needs `create_dirs` on its parent.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Exists`], [`FsError::NotFound`] for a missing parent, else what the backend says.
+    pub async fn create_dir(&self, path: &VPath) -> Result<(), FsError> {
+        let place = self.authorize(path, Perms::CREATE_DIRS, On::Parent, Links::Keep).await?;
+        place.storage.create_dir(&place.path, 0o777).await?;
+        self.report(CommandKind::Mkdir, path);
+        Ok(())
+    }
+
+    /// Removes a file or a link. Needs `delete` on its directory.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::IsDir`] for a directory, else what the backend says.
+    pub async fn remove_file(&self, path: &VPath) -> Result<(), FsError> {
+        if path.is_root() {
+            return Err(FsError::IsDir);
+        }
+        let place = self.authorize(path, Perms::DELETE, On::Parent, Links::Keep).await?;
+        let removed = {
+            let _replacing = self.session.account().replacing.lock().await;
+            let removed = self.metadata_inside(&place, Links::Keep).await?;
+            if removed.is_dir() {
+                return Err(FsError::IsDir);
+            }
+            place.storage.remove_file(&place.path).await?;
+            removed
+        };
+        if removed.is_file() {
+            self.session.account().ledger.settle(minus(removed.size)).await;
+        }
+        self.report(CommandKind::Remove { was_symlink: removed.is_symlink() }, path);
+        Ok(())
+    }
+
+    /// Removes an empty directory. Needs `delete` on its parent.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Denied`] for the root, [`FsError::NotEmpty`], else what the backend says.
+    pub async fn remove_dir(&self, path: &VPath) -> Result<(), FsError> {
+        if path.is_root() {
+            return Err(FsError::Denied);
+        }
+        let place = self.authorize(path, Perms::DELETE, On::Parent, Links::Keep).await?;
+        place.storage.remove_dir(&place.path).await?;
+        self.report(CommandKind::Rmdir, path);
+        Ok(())
+    }
+
+    /// Renames. Needs `rename` on both directories, and `overwrite` on the target's if a file is
+    /// replaced there. A directory below or at which other permissions begin stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Denied`] for the root, else what the backend says.
+    pub async fn rename(&self, from: &VPath, to: &VPath) -> Result<(), FsError> {
+        if from.is_root() || to.is_root() {
+            return Err(FsError::Denied);
+        }
+        let source = self.authorize(from, Perms::RENAME, On::Parent, Links::Keep).await?;
+        let target = self.authorize(to, Perms::RENAME, On::Parent, Links::Keep).await?;
+        let moved = self.metadata_inside(&source, Links::Keep).await?;
+        if moved.is_dir() && (self.anchors_rules(&source.path) || self.anchors_rules(&target.path)) {
+            return Err(FsError::Denied);
+        }
+        let replaced = {
+            let _replacing = self.session.account().replacing.lock().await;
+            let replaced = match target.storage.metadata(&target.path, Links::Keep).await {
+                Ok(replaced) => Some(replaced),
+                Err(FsError::NotFound) => None,
+                Err(error) => return Err(error),
+            };
+            if replaced.is_some_and(|r| r.identity == moved.identity) && source.path != target.path {
+                // POSIX leaves both names of one file alone; the client is told that nothing moved.
+                return Err(FsError::Exists);
+            }
+            if replaced.is_some_and(|r| r.is_dir()) {
+                return Err(FsError::Exists);
+            }
+            if replaced.is_some() {
+                self.check(to, Perms::OVERWRITE, On::Parent)?;
+                self.check(&target.path, Perms::OVERWRITE, On::Parent)?;
+            }
+            source.storage.rename(&source.path, &target.path, Target::Replace).await?;
+            replaced.filter(|_| source.path != target.path)
+        };
+        if let Some(replaced) = replaced.filter(Metadata::is_file) {
+            self.session.account().ledger.settle(minus(replaced.size)).await;
+        }
+        self.report(CommandKind::Rename { target: to.clone(), real_target: self.real(to) }, from);
+        Ok(())
+    }
+
+    /// Creates the link `link` to `target`. Needs `create_symlinks` on the link's directory; the target
+    /// must not lead out of the home.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Denied`] for the root, [`FsError::Exists`], else what the backend says.
+    pub async fn symlink(&self, target: &VPath, link: &VPath) -> Result<(), FsError> {
+        if link.is_root() || target.is_root() {
+            return Err(FsError::Denied);
+        }
+        let place = self.authorize(link, Perms::CREATE_SYMLINKS, On::Parent, Links::Keep).await?;
+        match self.session.storage()?.resolve(target, Links::Follow).await {
+            Ok(_) | Err(FsError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        place.storage.symlink(target, &place.path).await?;
+        self.report(CommandKind::Symlink { target: link.clone(), real_target: self.real(link) }, target);
+        Ok(())
+    }
+
+    /// Gives a file a second name. Needs `download` at the source, as the contents become reachable
+    /// there, `upload` at the target, and no right at the target that is not held at the source. The
+    /// second name counts against the quota like a copy, as it does in a scan.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Exists`], [`FsError::InvalidInput`] for anything but a file, else what the backend says.
+    pub async fn hard_link(&self, from: &VPath, to: &VPath) -> Result<(), FsError> {
+        let source = self.authorize(from, Perms::DOWNLOAD, On::Parent, Links::Keep).await?;
+        let target = self.authorize(to, Perms::UPLOAD, On::Parent, Links::Keep).await?;
+        let parent = |path: &VPath| path.parent().unwrap_or_else(VPath::root);
+        let rules = &self.session.user().permissions;
+        for (from, to) in [(from, to), (&source.path, &target.path)] {
+            if !rules.at(&parent(from)).contains(rules.at(&parent(to))) {
+                return Err(FsError::Denied);
+            }
+        }
+        let linked = self.metadata_inside(&source, Links::Keep).await?;
+        if !linked.is_file() {
+            return Err(FsError::InvalidInput("only files can have a second name"));
+        }
+        let mut reservation = self.session.account().ledger.begin(true)?;
+        reservation.grow_to(linked.size)?;
+        target.storage.hard_link(&source.path, &target.path).await?;
+        let size_bytes = i64::try_from(linked.size).unwrap_or(i64::MAX);
+        reservation.settle(UsageDelta { size_bytes, files: 1 }).await;
+        Ok(())
+    }
+
+    /// Room for this user at `path`: that of the quota where it is less than the device's. Needs `list`
+    /// on the directory that holds it.
+    ///
+    /// # Errors
+    ///
+    /// What the backend says.
+    pub async fn space(&self, path: &VPath) -> Result<Space, FsError> {
+        let place = self.authorize(path, Perms::LIST, On::Parent, Links::Follow).await?;
+        let mut space = place.storage.space(&place.path).await?;
+        let Some((used, limit_size, limit_files)) = self.session.account().ledger.limits() else {
+            return Ok(space);
+        };
+        let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
+        if limit_size > 0 {
+            let unit = space.fragment_size.max(1);
+            let free = unsigned(limit_size - used.size_bytes) / unit;
+            space.blocks = unsigned(limit_size) / unit;
+            space.blocks_free = space.blocks_free.min(free);
+            space.blocks_available = space.blocks_available.min(free);
+        }
+        if limit_files > 0 {
+            let free = unsigned(limit_files - used.files);
+            space.files = unsigned(limit_files);
+            space.files_free = space.files_free.min(free);
+            space.files_available = space.files_available.min(free);
+        }
+        Ok(space)
+    }
+
+    /// Copies `length` bytes (all that follow for 0) between two open files, through the same counting,
+    /// throttle and quota as if the client had carried them.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::InvalidInput`] if both handles are the same file, as source and target would overlap.
+    pub async fn copy_data(
+        &self,
+        source: (&Transfer, u64),
+        target: (&Transfer, u64),
+        length: u64,
+    ) -> Result<(), FsError> {
+        if source.0.metadata().await?.identity == target.0.metadata().await?.identity {
+            return Err(FsError::InvalidInput("source and target are the same file"));
+        }
+        let mut left = if length == 0 { u64::MAX } else { length };
+        let (mut read_offset, mut write_offset) = (source.1, target.1);
+        while left > 0 {
+            if self.session.cancelled().is_cancelled() {
+                return Err(FsError::Cancelled);
+            }
+            let room = usize::try_from(left).unwrap_or(COPY_BLOCK).min(COPY_BLOCK);
+            let block = source.0.read_at(read_offset, self.session.buffers().take(room)).await?;
+            if block.is_empty() {
+                break;
+            }
+            let count = block.len() as u64;
+            target.0.write_at(write_offset, vec![block.freeze()]).await?;
+            (read_offset, write_offset, left) = (read_offset + count, write_offset + count, left - count);
+        }
+        Ok(())
+    }
+
+    /// Copies a file within the server. Needs what a download of `from` and an upload of `to` need.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Exists`] without `overwrite`; a failed copy ends by the rules of the upload mode.
+    pub async fn copy_file(&self, from: &VPath, to: &VPath, overwrite: bool) -> Result<(), FsError> {
+        let source = self.download(from).await?;
+        let same = match self.session.storage()?.metadata(to, Links::Follow).await {
+            Ok(target) => source.metadata().await.is_ok_and(|s| s.identity == target.identity),
+            Err(_) => false,
+        };
+        let opened = if same {
+            Err(FsError::InvalidInput("source and target are the same file"))
+        } else {
+            let how = UploadOptions {
+                create: true,
+                exclusive: !overwrite,
+                truncate: true,
+                ..UploadOptions::default()
+            };
+            self.upload(to, how).await
+        };
+        let target = match opened {
+            Ok(target) => target,
+            Err(error) => {
+                source.abort("the copy could not begin").await;
+                return Err(error);
+            }
+        };
+        let copied = self.copy_data((&source, 0), (&target, 0), 0).await;
+        match copied {
+            Ok(()) => {
+                let finished = target.finish().await;
+                source.finish().await.and(finished)
+            }
+            Err(error) => {
+                target.abort("the copy failed").await;
+                source.abort("the copy failed").await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Where `path` lies on disk, for a program that gets the user's rights there: all of `needed` must
+    /// be held at and everywhere below it.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Denied`], or [`FsError::Unsupported`] where files are not on a local disk.
+    pub async fn system_path(&self, path: &VPath, needed: Perms) -> Result<PathBuf, FsError> {
+        let place = self.authorize(path, needed, On::Own, Links::Follow).await?;
+        for path in [path, &place.path] {
+            if self.session.user().permissions.narrower_below(path, needed) {
+                return Err(FsError::Denied);
+            }
+        }
+        place.storage.local_path(&place.path).ok_or(FsError::Unsupported)
+    }
+
+    async fn authorize(&self, path: &VPath, needed: Perms, on: On, links: Links) -> Result<Place, FsError> {
+        self.session.touch();
+        self.check(path, needed, on)?;
+        let storage = self.session.storage()?;
+        if !self.session.user().permissions.vary() {
+            return Ok(Place { storage: Arc::clone(storage), path: path.clone() });
+        }
+        let resolved = storage.resolve(path, links).await?;
+        if resolved != *path {
+            self.check(&resolved, needed, on)?;
+        }
+        Ok(Place { storage: storage.without_links(), path: resolved })
+    }
+
+    fn check(&self, path: &VPath, needed: Perms, on: On) -> Result<(), FsError> {
+        let rules = &self.session.user().permissions;
+        let held = match (on, path.parent()) {
+            (On::Parent, Some(parent)) => rules.at(&parent),
+            _ => rules.at(path),
+        };
+        if held.contains(needed) { Ok(()) } else { Err(FsError::Denied) }
+    }
+
+    /// The object at `path`, before it is known which permission applies to it.
+    async fn find(&self, path: &VPath, links: Links) -> Result<(Place, Metadata), FsError> {
+        let place = Place { storage: Arc::clone(self.session.storage()?), path: path.clone() };
+        let metadata = self.metadata_inside(&place, links).await?;
+        Ok((place, metadata))
+    }
+
+    /// A link that leads out of the home makes every operation on it fail, also those that would not
+    /// follow it.
+    async fn metadata_inside(&self, place: &Place, links: Links) -> Result<Metadata, FsError> {
+        let metadata = place.storage.metadata(&place.path, links).await?;
+        if metadata.is_symlink() {
+            let target = self.session.storage()?.resolve(&place.path, Links::Follow).await;
+            if let Err(FsError::Outside) = target {
+                return Err(FsError::Outside);
+            }
+        }
+        Ok(metadata)
+    }
+
+    async fn truncate(&self, place: &Place, path: &VPath, attrs: &SetAttrs) -> Result<(), FsError> {
+        let how = UploadOptions { resume: false, ..UploadOptions::default() };
+        let transfer = self.open_upload(
+            path,
+            place,
+            how,
+            Some(place.storage.metadata(&place.path, Links::Follow).await?),
+        );
+        let transfer = transfer.await?;
+        let cut = transfer.set_attrs(&SetAttrs { size: attrs.size, ..SetAttrs::default() }).await;
+        match cut {
+            Ok(()) => transfer.finish().await,
+            Err(error) => {
+                transfer.abort("the size could not be changed").await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a permission entry lies at or below `dir`: moving it would change what the entry means.
+    fn anchors_rules(&self, dir: &VPath) -> bool {
+        self.session.user().permissions.iter().any(|(entry, _)| !entry.is_root() && entry.is_within(dir))
+    }
+
+    fn real(&self, path: &VPath) -> Option<PathBuf> {
+        self.session.storage().ok().and_then(|storage| storage.local_path(path))
+    }
+
+    fn report_attrs(&self, path: &VPath, attrs: &SetAttrs) {
+        if let Some(mode) = attrs.mode {
+            self.report(CommandKind::Chmod { mode }, path);
+        }
+        if attrs.uid.is_some() || attrs.gid.is_some() {
+            let id = |id: Option<u32>| id.map_or(-1, i64::from);
+            self.report(CommandKind::Chown { uid: id(attrs.uid), gid: id(attrs.gid) }, path);
+        }
+        if attrs.accessed.is_some() || attrs.modified.is_some() {
+            let epoch = Timestamp::default();
+            let kind = CommandKind::Chtimes {
+                accessed: attrs.accessed.unwrap_or(epoch),
+                modified: attrs.modified.unwrap_or(epoch),
+            };
+            self.report(kind, path);
+        }
+    }
+
+    fn report(&self, kind: CommandKind, path: &VPath) {
+        self.session.events().emit(Event::Commanded(Command {
+            kind,
+            username: self.session.user().username.clone(),
+            connection_id: self.session.peer().connection_id.clone(),
+            protocol: self.protocol,
+            path: path.clone(),
+            real_path: self.real(path),
+        }));
+    }
+}
+
+/// A directory being listed; temporary upload files are left out.
+pub struct Listing {
+    entries: Box<dyn DirStream>,
+}
+
+impl std::fmt::Debug for Listing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listing")
+    }
+}
+
+impl Listing {
+    /// Up to `at_most` further entries; empty at the end.
+    ///
+    /// # Errors
+    ///
+    /// What the backend says.
+    pub async fn next(&mut self, at_most: usize) -> Result<Vec<DirEntry>, FsError> {
+        loop {
+            let mut entries = self.entries.next(at_most).await?;
+            if entries.is_empty() {
+                return Ok(entries);
+            }
+            entries.retain(|entry| !is_temporary(&entry.name));
+            if !entries.is_empty() {
+                return Ok(entries);
+            }
+        }
+    }
+}
+
+/// What changing these attributes needs.
+fn permissions_for(attrs: &SetAttrs) -> Perms {
+    let mut needed = Perms::NONE;
+    for (present, perm) in [
+        (attrs.size.is_some(), Perms::UPLOAD | Perms::OVERWRITE),
+        (attrs.mode.is_some(), Perms::CHMOD),
+        (attrs.uid.is_some() || attrs.gid.is_some(), Perms::CHOWN),
+        (attrs.accessed.is_some() || attrs.modified.is_some(), Perms::CHTIMES),
+    ] {
+        if present {
+            needed = needed | perm;
+        }
+    }
+    needed
+}
+
+fn minus(size: u64) -> UsageDelta {
+    UsageDelta { size_bytes: -i64::try_from(size).unwrap_or(i64::MAX), files: -1 }
+}

@@ -32,12 +32,12 @@ impl Scene {
         RawSftp::connect(&self.server, "alice")
     }
 
-    /// The bystander is answered within a second and the process has hardly grown.
+    /// The bystander is answered soon, even on a busy machine, and the process has hardly grown.
     fn check(&mut self, what: &str) {
         let start = Instant::now();
         assert_eq!(self.bystander.get("/file"), Ok(b"content".to_vec()), "after {what}");
-        assert!(start.elapsed() < secs(1), "after {what} a bystander waited {:?}", start.elapsed());
-        assert!(greeting_delay(self.server.port) < secs(1), "after {what} newcomers wait");
+        assert!(start.elapsed() < secs(3), "after {what} a bystander waited {:?}", start.elapsed());
+        assert!(greeting_delay(self.server.port) < secs(3), "after {what} newcomers wait");
         let grown = self.server.rss_kib().saturating_sub(self.rss_kib);
         assert!(grown < 24 * 1024, "after {what} the process has grown by {grown} KiB");
         let panics = self.server.raw_log().into_iter().find(|line| line.contains("panic"));
@@ -357,7 +357,7 @@ fn a_flood_of_half_open_connections_does_not_stop_sessions() {
     }
     let start = Instant::now();
     assert_eq!(scene.bystander.get("/file"), Ok(b"content".to_vec()));
-    assert!(start.elapsed() < secs(1), "a bystander waited {:?}", start.elapsed());
+    assert!(start.elapsed() < secs(3), "a bystander waited {:?}", start.elapsed());
     drop(streams);
     wait_for("newcomers to be greeted again", secs(10), || tidegate_e2e::server::greeting(scene.server.port));
     scene.check("600 half-open connections");

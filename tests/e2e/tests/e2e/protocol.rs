@@ -90,6 +90,8 @@ fn stat_follows_links_and_lstat_does_not() {
     assert_eq!(sftp.lstat("/link").unwrap().mode.map(|mode| mode >> 12), Some(0o12));
     assert_eq!(sftp.stat("/dangling"), Err(status::NO_SUCH_FILE));
     assert!(sftp.lstat("/dangling").is_ok());
+    // Existing clients rely on the refusal (sftp-server.md §13, 16).
+    assert_eq!(sftp.readlink("/link"), Err(status::OP_UNSUPPORTED));
 }
 
 #[test]

@@ -213,7 +213,8 @@ fn a_read_past_the_end_is_eof_and_a_long_read_is_answered_whole() {
     assert_eq!(sftp.read(&handle, 299_990, 100).unwrap(), disk::noise(1, 300_000)[299_990..]);
     let most = sftp.read(&handle, 0, u32::MAX).unwrap();
     assert!(!most.is_empty() && most == disk::noise(1, 300_000)[..most.len()]);
-    assert_eq!(sftp.read(&handle, 5, 0).map(|data| data.len()), Ok(0));
+    let nothing = sftp.read(&handle, 5, 0);
+    assert!(matches!(nothing.as_deref(), Ok([]) | Err(&status::EOF)), "{nothing:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A read of what the kernel has cached is done at once, on the caller's thread: a hop to another costs as
 //! much as the read. Everything that may wait for a device goes through [`LocalIo`].
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -125,7 +125,7 @@ fn read_cached(fd: &OwnedFd, home: &Home, offset: u64, buf: &mut Buffer) -> Resu
     if !home.nowait.load(Ordering::Relaxed) {
         return Ok(Some(offset));
     }
-    let pieces = &mut [IoSliceMut::new(buf.spare())];
+    let pieces = &mut [std::io::IoSliceMut::new(buf.spare())];
     match preadv2(fd, pieces, offset, ReadWriteFlags::NOWAIT) {
         Ok(n) if n == room => {
             buf.advance(n);

@@ -313,9 +313,10 @@ impl Storage for LocalStorage {
                 Err(Errno::EXIST) if target == Target::Replace => return Err(FsError::NotEmpty),
                 result => result?,
             }
-            // By its descriptor where there are such things, so only what was moved is given away.
-            if let Some(moved) = moved.filter(|_| unix::NODE.is_some()) {
-                unix::report(owner, moved.give(owner));
+            if let Some(moved) = moved {
+                // A system without descriptors for everything knows it by its new name only.
+                let now = if unix::NODE.is_some() { Ok(moved) } else { Node::at(to_dir, to.name()) };
+                unix::report(owner, now.and_then(|node| node.give(owner)));
             }
             Ok(())
         })

@@ -45,6 +45,10 @@ pub(super) struct Home {
     /// Whether its device is a local one, on which looking at what is cached never waits.
     pub(super) local_device: bool,
     /// Whether reads without waiting (`RWF_NOWAIT`) are worth trying; cleared when they are refused.
+    #[cfg_attr(
+        not(any(target_os = "linux", target_os = "android")),
+        expect(dead_code, reason = "no such reads")
+    )]
     pub(super) nowait: AtomicBool,
 }
 
@@ -424,13 +428,13 @@ mod beneath {
     use super::*;
 
     #[derive(Clone, Copy)]
+    #[expect(dead_code, reason = "nobody is asked")]
     pub(super) struct How {
         pub(super) links: bool,
         pub(super) cached: bool,
     }
 
-    pub(super) fn open(_: BorrowedFd<'_>, _: &[u8], _: OFlags, _: Mode, how: How) -> Result<OwnedFd, Errno> {
-        let How { links: _, cached: _ } = how;
+    pub(super) fn open(_: BorrowedFd<'_>, _: &[u8], _: OFlags, _: Mode, _: How) -> Result<OwnedFd, Errno> {
         Err(Errno::NOSYS)
     }
 

@@ -160,7 +160,8 @@ async fn attributes_need_no_right_to_the_contents() {
     }
 }
 
-/// The way of a system without `/proc`.
+/// The way of a Linux without `/proc`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn modes_change_without_proc_only_on_what_was_found() {
     let home = tempfile::tempdir().unwrap();

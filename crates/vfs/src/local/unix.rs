@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType as Kind, Gid, Mode, OFlags, Stat, StatVfsMountFlags, Timespec, Timestamps, UTIME_OMIT,
-    Uid, fchmod, fchown, fstat, fstatvfs, ftruncate, futimens,
+    Uid, fchmod, fchown, fstatvfs, ftruncate, futimens,
 };
 use rustix::io::Errno;
 
@@ -182,7 +182,7 @@ pub(super) fn set_mode_of_opened(
         return Err(FsError::Unsupported);
     }
     let fd = reopen()?;
-    if metadata(&fstat(&fd)?).identity != found.identity {
+    if metadata(&rustix::fs::fstat(&fd)?).identity != found.identity {
         return Err(Errno::AGAIN.into());
     }
     Ok(fchmod(&fd, mode)?)
@@ -199,7 +199,7 @@ pub(super) use by_name::Node;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod by_descriptor {
     use super::*;
-    use rustix::fs::{CWD, chmodat, chownat, openat, utimensat};
+    use rustix::fs::{CWD, chmodat, chownat, fstat, openat, utimensat};
     use std::os::fd::AsRawFd;
 
     const FLAGS: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);

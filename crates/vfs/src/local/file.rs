@@ -31,16 +31,63 @@ pub(super) struct LocalFile {
     io: LocalIo,
     home: Arc<Home>,
     written: AtomicBool,
+    /// Whether it is kept in memory, where a read never waits.
+    in_memory: bool,
+    /// Whether reads without waiting (`RWF_NOWAIT`) are worth trying; cleared when one is refused.
+    nowait: AtomicBool,
 }
 
 impl LocalFile {
-    pub(super) fn new(fd: OwnedFd, io: LocalIo, home: Arc<Home>) -> Self {
-        Self { fd: RwLock::new(Some(Arc::new(fd))), io, home, written: AtomicBool::new(false) }
+    pub(super) fn new(fd: OwnedFd, io: LocalIo, home: Arc<Home>, metadata: &Metadata) -> Self {
+        let in_memory = home.memory_device == Some(metadata.identity.0);
+        Self {
+            fd: RwLock::new(Some(Arc::new(fd))),
+            io,
+            home,
+            written: AtomicBool::new(false),
+            in_memory,
+            nowait: AtomicBool::new(true),
+        }
     }
 
     fn fd(&self) -> Result<Arc<OwnedFd>, FsError> {
         let fd = self.fd.read().unwrap_or_else(PoisonError::into_inner);
         fd.clone().ok_or(FsError::InvalidInput("file is closed"))
+    }
+
+    /// Reads what needs no waiting. Gives the offset from which the rest must be read by a blocking call;
+    /// `None` if there is no rest.
+    fn read_cached(&self, fd: &OwnedFd, offset: u64, buf: &mut Buffer) -> Result<Option<u64>, FsError> {
+        let room = buf.spare().len();
+        if room == 0 || i64::try_from(offset).is_err() {
+            return Ok(None);
+        }
+        if self.in_memory {
+            read_all(fd, offset, buf)?;
+            return Ok(None);
+        }
+        if !self.nowait.load(Ordering::Relaxed) {
+            return Ok(Some(offset));
+        }
+        match read_nowait(fd, buf.spare(), offset) {
+            Ok(n) if n == room => {
+                buf.advance(n);
+                Ok(None)
+            }
+            Ok(n) => {
+                buf.advance(n);
+                let at = offset + n as u64;
+                // Short: the end of the file, or of what is cached.
+                let at_end = self.home.local_device && at >= unix::metadata(&fstat(fd)?).size;
+                Ok((!at_end).then_some(at))
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(Some(offset)),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                self.nowait.store(false, Ordering::Relaxed);
+                Ok(Some(offset))
+            }
+            Err(error) => Err(refused(error)),
+        }
     }
 }
 
@@ -48,7 +95,7 @@ impl LocalFile {
 impl File for LocalFile {
     async fn read_at(&self, offset: u64, mut buf: Buffer) -> Result<Buffer, FsError> {
         let fd = self.fd()?;
-        let Some(rest) = read_cached(&fd, &self.home, offset, &mut buf)? else {
+        let Some(rest) = self.read_cached(&fd, offset, &mut buf)? else {
             return Ok(buf);
         };
         self.io
@@ -112,50 +159,22 @@ impl File for LocalFile {
     }
 }
 
-/// Reads what needs no waiting. Gives the offset from which the rest must be read by a blocking call;
-/// `None` if there is no rest.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn read_cached(fd: &OwnedFd, home: &Home, offset: u64, buf: &mut Buffer) -> Result<Option<u64>, FsError> {
-    use rustix::io::{ReadWriteFlags, preadv2};
-
-    let room = buf.spare().len();
-    if room == 0 || i64::try_from(offset).is_err() {
-        return Ok(None);
-    }
-    if !home.nowait.load(Ordering::Relaxed) {
-        return Ok(Some(offset));
-    }
-    let pieces = &mut [std::io::IoSliceMut::new(buf.spare())];
-    match preadv2(fd, pieces, offset, ReadWriteFlags::NOWAIT) {
-        Ok(n) if n == room => {
-            buf.advance(n);
-            Ok(None)
-        }
-        Ok(n) => {
-            buf.advance(n);
-            let at = offset + n as u64;
-            // Short: the end of the file, or of what is cached.
-            let at_end = home.local_device && at >= unix::metadata(&fstat(fd)?).size;
-            Ok((!at_end).then_some(at))
-        }
-        Err(Errno::AGAIN | Errno::INTR) => Ok(Some(offset)),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-            home.nowait.store(false, Ordering::Relaxed);
-            Ok(Some(offset))
-        }
-        Err(error) => Err(refused(error)),
-    }
-}
-
 /// A handle that was not opened for this direction gives no right to it.
 fn refused(error: Errno) -> FsError {
     if error == Errno::BADF { FsError::Denied } else { error.into() }
 }
 
+/// Reads only what is cached.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn read_nowait(fd: &OwnedFd, room: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let pieces = &mut [std::io::IoSliceMut::new(room)];
+    rustix::io::preadv2(fd, pieces, offset, rustix::io::ReadWriteFlags::NOWAIT)
+}
+
 /// Other systems have no read that never waits.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn read_cached(_: &OwnedFd, _: &Home, offset: u64, buf: &mut Buffer) -> Result<Option<u64>, FsError> {
-    Ok((!buf.spare().is_empty() && i64::try_from(offset).is_ok()).then_some(offset))
+fn read_nowait(_: &OwnedFd, _: &mut [u8], _: u64) -> Result<usize, Errno> {
+    Err(Errno::NOSYS)
 }
 
 fn read_all(fd: &OwnedFd, mut offset: u64, buf: &mut Buffer) -> Result<(), FsError> {

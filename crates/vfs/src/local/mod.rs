@@ -133,7 +133,7 @@ impl LocalStorage {
         if !how.write {
             file::expect_sequential(&fd, metadata.size);
         }
-        Ok(Arc::new(LocalFile::new(fd, self.io.clone(), self.tree.home.clone())))
+        Ok(Arc::new(LocalFile::new(fd, self.io.clone(), self.tree.home.clone(), &metadata)))
     }
 }
 

@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat, readlinkat};
 use rustix::io::Errno;
@@ -44,12 +43,8 @@ pub(super) struct Home {
     kernel: bool,
     /// Whether its device is a local one, on which looking at what is cached never waits.
     pub(super) local_device: bool,
-    /// Whether reads without waiting (`RWF_NOWAIT`) are worth trying; cleared when they are refused.
-    #[cfg_attr(
-        not(any(target_os = "linux", target_os = "android")),
-        expect(dead_code, reason = "no such reads")
-    )]
-    pub(super) nowait: AtomicBool,
+    /// The number of its device, if that is memory: reading there never waits.
+    pub(super) memory_device: Option<u64>,
 }
 
 impl Home {
@@ -58,8 +53,11 @@ impl Home {
         let path = std::path::absolute(home)?;
         let real_path = std::fs::canonicalize(home)?;
         let kernel = io.openat2(|| beneath::probe(fd.as_fd()));
-        let local_device = unix::is_local_device(fd.as_fd());
-        Ok(Self { fd, path, real_path, kernel, local_device, nowait: AtomicBool::new(true) })
+        let device = unix::device(fd.as_fd());
+        let local_device = device != unix::Device::Waiting;
+        let memory_device =
+            if device == unix::Device::Memory { Some(unix::metadata(&fstat(&fd)?).identity.0) } else { None };
+        Ok(Self { fd, path, real_path, kernel, local_device, memory_device })
     }
 
     pub(super) fn path(&self) -> &Path {

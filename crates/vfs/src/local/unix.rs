@@ -34,22 +34,40 @@ pub(super) fn opens_links(flags: OFlags) -> bool {
     NODE.is_some_and(|node| flags.contains(node) && !flags.contains(OFlags::DIRECTORY))
 }
 
-/// Devices that answer from memory or from their own disk: ext2-4, XFS, Btrfs, F2FS, ZFS, bcachefs, tmpfs,
-/// overlayfs.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const LOCAL_DEVICES: [u32; 8] =
-    [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x2FC1_2FC1, 0xCA45_1A4E, 0x0102_1994, 0x794C_7630];
-
-/// Whether looking at what the kernel has cached never waits for a network or another process.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn is_local_device(fd: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatfs(fd).is_ok_and(|device| LOCAL_DEVICES.contains(&(device.f_type as u32)))
+/// How long a device may let us wait for what the kernel has cached, and for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Device {
+    /// Memory itself: nothing waits.
+    Memory,
+    /// A local disk: what is cached does not wait.
+    Disk,
+    /// A network or another process may be asked about anything; or we do not know.
+    Waiting,
 }
 
-/// Whether looking at what the kernel has cached never waits for a network or another process: unknown.
+/// Local file systems by their magic numbers: ext2-4, XFS, Btrfs, F2FS, ZFS, bcachefs, overlayfs.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const DISKS: [u32; 7] =
+    [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0x2FC1_2FC1, 0xCA45_1A4E, 0x794C_7630];
+
+/// tmpfs and ramfs.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58F6];
+
+/// What kind of device an open file is on.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn device(fd: BorrowedFd<'_>) -> Device {
+    match rustix::fs::fstatfs(fd).map(|device| device.f_type as u32) {
+        Ok(kind) if MEMORY.contains(&kind) => Device::Memory,
+        Ok(kind) if DISKS.contains(&kind) => Device::Disk,
+        _ => Device::Waiting,
+    }
+}
+
+/// What kind of device an open file is on: unknown.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn is_local_device(_: BorrowedFd<'_>) -> bool {
-    false
+pub(super) fn device(_: BorrowedFd<'_>) -> Device {
+    Device::Waiting
 }
 
 /// The kernel's description in our words. The casts only widen, or keep the bits of a number whose sign

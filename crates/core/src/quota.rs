@@ -96,7 +96,7 @@ impl Ledger {
     ///
     /// [`FsError::QuotaExceeded`].
     pub fn begin(self: &Arc<Self>, new_file: bool) -> Result<Reservation, FsError> {
-        let mut reservation = Reservation { ledger: Arc::clone(self), held: UsedQuota::default() };
+        let mut reservation = self.hold();
         let mut book = self.book();
         if self.policy.track != TrackQuota::Off {
             let full = |limit: i64, used: i64| limit > 0 && used >= limit;
@@ -112,6 +112,11 @@ impl Ledger {
         }
         drop(book);
         Ok(reservation)
+    }
+
+    /// Starts a change of an existing file, which may need room later.
+    pub fn hold(self: &Arc<Self>) -> Reservation {
+        Reservation { ledger: Arc::clone(self), held: UsedQuota::default() }
     }
 
     /// Writes what happened to the book and to the provider.

@@ -285,8 +285,8 @@ impl UserFs {
         };
         let on = if found.1.is_dir() { On::Parent } else { On::Own };
         let place = self.authorize(path, needed, on, links).await?;
-        if attrs.size.is_some() {
-            self.truncate(&place, path, attrs).await?;
+        if let Some(size) = attrs.size {
+            self.truncate(&place, size).await?;
         }
         let rest = SetAttrs { size: None, ..*attrs };
         if rest != SetAttrs::default() {
@@ -627,23 +627,20 @@ impl UserFs {
         Ok(metadata)
     }
 
-    async fn truncate(&self, place: &Place, path: &VPath, attrs: &SetAttrs) -> Result<(), FsError> {
-        let how = UploadOptions { resume: false, ..UploadOptions::default() };
-        let transfer = self.open_upload(
-            path,
-            place,
-            how,
-            Some(place.storage.metadata(&place.path, Links::Follow).await?),
-        );
-        let transfer = transfer.await?;
-        let cut = transfer.set_attrs(&SetAttrs { size: attrs.size, ..SetAttrs::default() }).await;
-        match cut {
-            Ok(()) => transfer.finish().await,
-            Err(error) => {
-                transfer.abort("the size could not be changed").await;
-                Err(error)
-            }
+    /// Changes the size of a file by its name, within the quota.
+    async fn truncate(&self, place: &Place, size: u64) -> Result<(), FsError> {
+        let _replacing = self.session.account().replacing.lock().await;
+        let old = place.storage.metadata(&place.path, Links::Follow).await?;
+        if !old.is_file() {
+            return Err(FsError::Unsupported);
         }
+        let mut reservation = self.session.account().ledger.hold();
+        reservation.grow_to(size.saturating_sub(old.size))?;
+        let cut = SetAttrs { size: Some(size), ..SetAttrs::default() };
+        place.storage.set_attrs(&place.path, &cut, Links::Follow).await?;
+        let signed = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+        reservation.settle(UsageDelta { size_bytes: signed(size) - signed(old.size), files: 0 }).await;
+        Ok(())
     }
 
     /// Whether a permission entry lies at or below `dir`: moving it would change what the entry means.

@@ -1,0 +1,375 @@
+//! The SSH library's callbacks for one connection: authentication and channel requests, nothing else.
+//!
+//! A callback runs in the connection's only task. It answers inside itself (the library keeps one
+//! `wants_reply` flag per channel) and never waits for the client.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use russh::keys::PublicKey;
+use russh::server::{
+    Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer,
+    Session as RusshSession, VerifiedPublicKey,
+};
+use russh::{Channel as RusshChannel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Pty};
+use tidegate_core::{Attempt, Authenticator, Peer, Session};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::algorithms::is_accepted_signature;
+use crate::channel::Channel;
+use crate::inbox::{Gate, Inbox};
+use crate::limits::{HalfOpen, Open};
+use crate::sftp::{self, SftpSettings};
+use crate::socket::SocketControl;
+
+/// Channels that one connection may open in its life: the library keeps a little for each.
+const MAX_CHANNELS_EVER: u32 = 100_000;
+
+/// Keys whose evaluation is remembered, so that a query and its signed request count once.
+const REMEMBERED_KEYS: usize = 16;
+
+/// How long a refused password takes at least; it slows guessing on one connection.
+const REFUSAL_DELAY: Duration = Duration::from_millis(500);
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) authenticator: Authenticator,
+    pub(crate) sftp: SftpSettings,
+    pub(crate) max_channels: usize,
+    pub(crate) max_auth_tries: Option<u32>,
+    pub(crate) login_banner: Option<String>,
+    pub(crate) workers: TaskTracker,
+}
+
+/// What the connection's task and its handler share.
+pub(crate) struct Connection {
+    pub(crate) peer: Peer,
+    pub(crate) control: SocketControl,
+    /// Fires when the connection has ended, for whatever reason.
+    pub(crate) ended: CancellationToken,
+    pub(crate) session: OnceLock<Session>,
+    /// Fires once `session` is there.
+    pub(crate) logged_in: CancellationToken,
+    /// Where a disconnect is asked for; known once the library's task runs.
+    pub(crate) handle: OnceLock<Handle>,
+    pub(crate) place: Mutex<Option<Place>>,
+    pub(crate) failures: AtomicU32,
+}
+
+/// The connection's place among those that are limited.
+pub(crate) enum Place {
+    BeforeLogin(HalfOpen),
+    LoggedIn { _counted: Open },
+}
+
+impl Connection {
+    fn log_in(&self, session: Session) {
+        self.control.authenticated();
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = match place.take() {
+            Some(Place::BeforeLogin(half)) => Some(Place::LoggedIn { _counted: half.authenticated() }),
+            other => other,
+        };
+        // A connection logs in once; the library refuses further requests.
+        let _ = self.session.set(session);
+        self.logged_in.cancel();
+    }
+}
+
+/// The callbacks of one connection.
+pub(crate) struct ConnectionHandler {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    gate: Arc<Gate>,
+    channels: HashMap<ChannelId, ChannelState>,
+    opened: u32,
+    keys: HashMap<(String, Vec<u8>), bool>,
+}
+
+struct ChannelState {
+    /// Taken by the worker once a subsystem or command starts.
+    out: Option<ChannelWriteHalf<Msg>>,
+    inbox: Option<Arc<Inbox>>,
+    ended: CancellationToken,
+}
+
+impl Drop for ConnectionHandler {
+    fn drop(&mut self) {
+        // The library's task is gone: nobody will wake a worker that waits for window.
+        self.connection.ended.cancel();
+    }
+}
+
+impl ConnectionHandler {
+    pub(crate) fn new(shared: Arc<Shared>, connection: Arc<Connection>) -> Self {
+        let gate = Arc::new(Gate::new(connection.control.clone()));
+        Self { shared, connection, gate, channels: HashMap::new(), opened: 0, keys: HashMap::new() }
+    }
+
+    fn attempt(&self, user: &str) -> Attempt {
+        Attempt { username: user.to_owned(), peer: self.connection.peer.clone() }
+    }
+
+    /// Counts a failure and, if it was one too many, asks for the disconnect that the client shall see.
+    fn refuse(&self) -> Auth {
+        let failures = self.connection.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.shared.max_auth_tries.is_some_and(|most| failures >= most)
+            && let Some(handle) = self.connection.handle.get().cloned()
+        {
+            let control = self.connection.control.clone();
+            self.shared.workers.spawn(async move {
+                let text = "too many authentication failures".to_owned();
+                let told = handle.disconnect(Disconnect::ProtocolError, text, String::new());
+                // The connection's task may be gone or stuck; the socket ends either way.
+                let _ = tokio::time::timeout(Duration::from_secs(2), told).await;
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                control.kill();
+            });
+        }
+        rejected()
+    }
+
+    async fn key_is_known(&mut self, user: &str, key: &PublicKey) -> bool {
+        let Ok(blob) = key.to_bytes() else { return false };
+        let remembered = (user.to_owned(), blob);
+        if let Some(known) = self.keys.get(&remembered) {
+            return *known;
+        }
+        let known = self.shared.authenticator.knows_key(&self.attempt(user), &remembered.1).await;
+        if self.keys.len() < REMEMBERED_KEYS {
+            self.keys.insert(remembered, known);
+        }
+        known
+    }
+
+    /// Hands the channel to a worker of its own.
+    fn start_sftp(&mut self, id: ChannelId) -> bool {
+        let Some(session) = self.connection.session.get().cloned() else { return false };
+        let Some(state) = self.channels.get_mut(&id) else { return false };
+        let Some(out) = state.out.take() else { return false };
+        let inbox = Arc::new(Inbox::new(Arc::clone(&self.gate)));
+        state.inbox = Some(Arc::clone(&inbox));
+        let channel = Channel::new(out, inbox, state.ended.clone());
+        let (shared, control) = (Arc::clone(&self.shared), self.connection.control.clone());
+        let ended = state.ended.clone();
+        self.shared.workers.spawn(async move {
+            let events = session.events().clone();
+            let worker = {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move { sftp::serve(&channel, &session, &shared.sftp).await })
+            };
+            // A defect in the worker ends this connection, and no other.
+            if worker.await.is_err() {
+                events.metrics().panicked();
+                control.kill();
+            }
+            ended.cancel();
+        });
+        true
+    }
+
+    fn cut_off(&self, why: &dyn std::fmt::Display) -> russh::Error {
+        let peer = &self.connection.peer;
+        warn!(connection_id = &*peer.connection_id, "connection from {} is cut off: {why}", peer.addr);
+        self.connection.control.kill();
+        russh::Error::Disconnect
+    }
+}
+
+/// Both methods stay on offer; a plain refusal would take one away.
+fn rejected() -> Auth {
+    Auth::Reject { proceed_with_methods: Some(methods()), partial_success: false }
+}
+
+/// The methods on offer, in the order of failure replies.
+pub(crate) fn methods() -> MethodSet {
+    MethodSet::from([MethodKind::Password, MethodKind::PublicKey].as_slice())
+}
+
+impl Handler for ConnectionHandler {
+    type Error = russh::Error;
+
+    async fn auth_none(&mut self, _user: &str) -> Result<Auth, Self::Error> {
+        // The probe for methods that every client sends: not an attempt.
+        Ok(rejected())
+    }
+
+    async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
+        let earliest = tokio::time::Instant::now() + REFUSAL_DELAY;
+        match self.shared.authenticator.password(&self.attempt(user), password).await {
+            Ok(session) => {
+                self.connection.log_in(session);
+                Ok(Auth::Accept)
+            }
+            Err(_) => {
+                tokio::time::sleep_until(earliest).await;
+                Ok(self.refuse())
+            }
+        }
+    }
+
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
+        if is_accepted_signature(offer.algorithm) && self.key_is_known(user, offer.public_key).await {
+            Ok(Auth::Accept)
+        } else {
+            Ok(self.refuse())
+        }
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        if !is_accepted_signature(key.algorithm) {
+            return Ok(self.refuse());
+        }
+        let Ok(blob) = key.public_key.to_bytes() else { return Ok(self.refuse()) };
+        match self.shared.authenticator.public_key(&self.attempt(user), &blob).await {
+            Ok(session) => {
+                self.connection.log_in(session);
+                Ok(Auth::Accept)
+            }
+            Err(_) => Ok(self.refuse()),
+        }
+    }
+
+    async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
+        Ok(self.shared.login_banner.clone())
+    }
+
+    async fn auth_succeeded(&mut self, library: &mut RusshSession) -> Result<(), Self::Error> {
+        if let Some(session) = self.connection.session.get() {
+            session.set_client_version(String::from_utf8_lossy(library.remote_sshid()).into_owned());
+        }
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: RusshChannel<Msg>,
+        reply: ChannelOpenHandle,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        self.opened += 1;
+        self.channels.retain(|_, state| !state.ended.is_cancelled());
+        if self.channels.len() >= self.shared.max_channels || self.opened > MAX_CHANNELS_EVER {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        }
+        // The read half is dropped on purpose: see `channel.rs`.
+        let (_, out) = channel.split();
+        let ended = self.connection.ended.child_token();
+        self.channels.insert(out.id(), ChannelState { out: Some(out), inbox: None, ended });
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _session: &mut RusshSession) -> Result<(), Self::Error> {
+        if let Some(state) = self.channels.remove(&id) {
+            state.ended.cancel();
+        }
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, _session: &mut RusshSession) -> Result<(), Self::Error> {
+        if let Some(ChannelState { inbox: Some(inbox), .. }) = self.channels.get(&id) {
+            inbox.finish();
+        }
+        Ok(())
+    }
+
+    async fn data(
+        &mut self,
+        id: ChannelId,
+        data: &[u8],
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        match self.channels.get(&id) {
+            Some(ChannelState { inbox: Some(inbox), .. }) => {
+                inbox.push(data).map_err(|error| self.cut_off(&error))
+            }
+            // Data before a subsystem or command, or after its end, has nobody to go to.
+            _ => Ok(()),
+        }
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        if name == "sftp" && self.start_sftp(id) {
+            session.channel_success(id)
+        } else {
+            session.channel_failure(id)
+        }
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        data: &[u8],
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        debug!("exec request of {} bytes refused: no command is enabled", data.len());
+        session.channel_failure(id)
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, session: &mut RusshSession) -> Result<(), Self::Error> {
+        session.channel_failure(id)
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        _term: &str,
+        _col_width: u32,
+        _row_height: u32,
+        _pix_width: u32,
+        _pix_height: u32,
+        _modes: &[(Pty, u32)],
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(id)
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _single_connection: bool,
+        _x11_auth_protocol: &str,
+        _x11_auth_cookie: &str,
+        _x11_screen_number: u32,
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(id)
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        _variable_name: &str,
+        _variable_value: &str,
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(id)
+    }
+
+    async fn window_change_request(
+        &mut self,
+        id: ChannelId,
+        _col_width: u32,
+        _row_height: u32,
+        _pix_width: u32,
+        _pix_height: u32,
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        session.channel_failure(id)
+    }
+}

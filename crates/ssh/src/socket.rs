@@ -51,7 +51,7 @@ pub(crate) struct Socket {
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-/// Ends, pauses and counts a [`Socket`] from anywhere. Clones are the same control.
+/// Ends and pauses a [`Socket`] from anywhere. Clones are the same control.
 #[derive(Debug, Clone)]
 pub(crate) struct SocketControl(Arc<Shared>);
 

@@ -1,1 +1,206 @@
-//! stub
+//! The administrator's door: the REST API and `/metrics` (`spec/rest-api.md`, `spec/metrics.md`).
+//!
+//! [`Server::bind`] takes the listener, [`Bound::run`] serves until told to stop. The router below is the
+//! whole list of paths. One request takes one road (`Site::answer`): request log → refusal of what a foreign
+//! web page could send → handler, with panics caught → headers. The handlers live in `api/`, their wire
+//! format in `api/types.rs`, and every status code that stands for a failure in `error.rs`.
+//!
+//! There is no authentication yet, so an address that other machines can reach needs
+//! `httpd.allow_unauthenticated`.
+
+mod api;
+mod body;
+pub mod config;
+mod connection;
+mod error;
+mod guard;
+mod headers;
+mod listener;
+mod metrics;
+mod process;
+mod request_log;
+mod state;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any, delete, get};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+use tracing::{info, warn};
+
+use crate::error::ApiError;
+use crate::guard::Guard;
+use crate::request_log::RequestLog;
+
+pub use crate::listener::BindError;
+pub use crate::state::{Parts, VersionInfo};
+
+/// Connections served at a time; more wait in the listener's queue. With the limits of a request this bounds
+/// the memory that clients can take.
+const MAX_CONNECTIONS: usize = 256;
+
+/// How long requests under way may take once the server is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Pause after a failed `accept`: the usual reason, too few file descriptors, does not pass at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The HTTP server.
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Starts to listen; connections wait until [`Bound::run`].
+    ///
+    /// # Errors
+    /// [`BindError`] if the address cannot be listened on, or if other machines could reach it although
+    /// `httpd.allow_unauthenticated` is not set.
+    pub async fn bind(settings: &config::Settings, parts: Parts) -> Result<Bound, BindError> {
+        let listener = listener::listen(settings).await?;
+        let addr = listener.local_addr().map_err(|source| BindError::Listen {
+            address: settings.bind_address.clone(),
+            port: settings.bind_port,
+            source,
+        })?;
+        let metrics = parts.metrics.clone();
+        let site = Site {
+            router: router(Arc::new(parts)),
+            guard: Guard::new(addr.ip(), &settings.bind_address),
+            log: RequestLog::new(metrics, addr),
+            requests: TaskTracker::new(),
+        };
+        Ok(Bound { listener, addr, site: Arc::new(site) })
+    }
+}
+
+/// A server that listens.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    addr: SocketAddr,
+    site: Arc<Site>,
+}
+
+impl Bound {
+    /// The address it listens on.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Serves until `shutdown` fires. Then no connection is accepted any more, idle ones are closed, and
+    /// requests under way get ten seconds to end.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { listener, addr, site } = self;
+        info!(sender = "httpd", "listening on {addr}");
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                    Ok((stream, peer)) => {
+                        let site = Arc::clone(&site);
+                        connections.spawn(connection::serve(site, stream, peer, shutdown.clone()));
+                    }
+                    Err(error) => accept_failed(&error).await,
+                },
+            }
+        }
+        drop(listener);
+        site.requests.close();
+        let drained = async {
+            while connections.join_next().await.is_some() {}
+            site.requests.wait().await;
+        };
+        if tokio::time::timeout(GRACE, drained).await.is_err() {
+            warn!(
+                sender = "httpd",
+                "{} connections are closed in the middle of a request",
+                connections.len()
+            );
+            connections.shutdown().await;
+        }
+    }
+}
+
+async fn accept_failed(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+        return;
+    }
+    warn!(sender = "httpd", "cannot accept a connection: {error}");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Every path that exists. Paths match exactly; what is not listed is 404, a method that is not listed 405.
+fn router(parts: Arc<Parts>) -> Router {
+    use api::{connections, info, users};
+    let to_users = || async { (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, "/web/users")]) };
+    Router::new()
+        .route("/", only("GET", get(to_users)))
+        .route("/web", only("GET", get(to_users)))
+        .route("/metrics", any(metrics::expose))
+        .route("/api/v1/version", only("GET", get(info::version)))
+        .route("/api/v1/providerstatus", only("GET", get(info::provider_status)))
+        .route("/api/v1/connection", only("GET", get(connections::list)))
+        .route("/api/v1/connection/{id}", only("DELETE", delete(connections::close)))
+        .route("/api/v1/user", only("GET, POST", get(users::list).post(users::add)))
+        .route(
+            "/api/v1/user/{id}",
+            only("GET, PUT, DELETE", get(users::one).put(users::update).delete(users::remove)),
+        )
+        .fallback(|| async { ApiError::NoSuchPath })
+        .with_state(parts)
+}
+
+/// Answers every other method with 405; `HEAD` too, which a `GET` handler would otherwise take.
+fn only(allowed: &'static str, methods: MethodRouter<Arc<Parts>>) -> MethodRouter<Arc<Parts>> {
+    let refuse = move || async move { ApiError::MethodNotAllowed { allowed } };
+    methods.head(refuse).fallback(refuse)
+}
+
+/// What every request passes through.
+#[derive(Debug)]
+struct Site {
+    router: Router,
+    guard: Guard,
+    log: RequestLog,
+    requests: TaskTracker,
+}
+
+impl Site {
+    /// Answers a request in a task of its own: a client that goes away does not stop a change half-way.
+    async fn respond(self: Arc<Self>, peer: SocketAddr, request: Request) -> Response {
+        let site = Arc::clone(&self);
+        let answer = self.requests.spawn(async move { site.answer(peer, request).await });
+        answer.await.unwrap_or_else(|_| error::internal())
+    }
+
+    async fn answer(&self, peer: SocketAddr, request: Request) -> Response {
+        let entry = self.log.begin(&request, peer);
+        let mut response = match self.guard.check(&request) {
+            Err(refusal) => refusal.into_response(),
+            Ok(()) => match request_log::catch_panic(self.router.clone().oneshot(request)).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(panic) => {
+                    entry.panicked(&panic);
+                    error::internal()
+                }
+            },
+        };
+        headers::secure(response.headers_mut());
+        self.log.end(&entry, &response);
+        response
+    }
+}

@@ -1,0 +1,97 @@
+//! Request bodies: read within limits of size and time, decoded as JSON. What the fields mean is in
+//! `api/types.rs`.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::connection::READ_LIMIT;
+use crate::error::ApiError;
+
+/// Longest body that is read.
+pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// Of a body that is too long, so much is read and thrown away: a client that writes its whole request before
+/// it looks for an answer would otherwise see a reset connection and no reason.
+const MAX_DISCARDED_BYTES: usize = 16 << 20;
+const DISCARD_LIMIT: Duration = Duration::from_secs(10);
+
+/// Reads `body` and decodes it. One JSON object and nothing behind it; `null` stands for an empty object.
+pub(crate) async fn read_object<T: DeserializeOwned + Default>(body: Body) -> Result<T, ApiError> {
+    let text = read(body).await?;
+    decode(&text).map_err(|what| ApiError::BadRequest(format!("the body is not valid: {what}")))
+}
+
+async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
+    let read = async {
+        let mut limited = Limited::new(&mut body, MAX_BODY_BYTES);
+        let mut text = Vec::new();
+        while let Some(frame) = limited.frame().await {
+            match frame {
+                Ok(frame) => text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+                Err(error) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge),
+                Err(_) => return Err(ApiError::BadRequest("the body ends early".to_owned())),
+            }
+        }
+        Ok(text)
+    };
+    let text = tokio::time::timeout(READ_LIMIT, read).await.unwrap_or(Err(ApiError::TooSlow));
+    if matches!(text, Err(ApiError::TooLarge)) {
+        let _best_effort = tokio::time::timeout(DISCARD_LIMIT, discard(body)).await;
+    }
+    text
+}
+
+async fn discard(mut body: Body) {
+    let mut seen = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        seen += frame.data_ref().map_or(0, |data| data.len());
+        if seen > MAX_DISCARDED_BYTES {
+            return;
+        }
+    }
+}
+
+/// Goes through a map, because a structure alone would also be read from an array of its fields.
+fn decode<T: DeserializeOwned + Default>(text: &[u8]) -> Result<T, String> {
+    let object: Option<serde_json::Map<String, serde_json::Value>> =
+        serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let Some(object) = object else { return Ok(T::default()) };
+    serde_path_to_error::deserialize(serde_json::Value::Object(object)).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::body::{Bytes, Frame};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    struct Never;
+
+    impl hyper::body::Body for Never {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_given_up() {
+        let started = Instant::now();
+        let answer = read_object::<()>(Body::new(Never)).await;
+        assert!(matches!(answer, Err(ApiError::TooSlow)), "{answer:?}");
+        assert_eq!(started.elapsed().as_secs(), READ_LIMIT.as_secs());
+    }
+}

@@ -1,0 +1,28 @@
+//! What handlers may reach, handed over once when the server is built.
+
+use serde::Serialize;
+use tidegate_core::{Accounts, Metrics, Sessions};
+
+/// The parts of the program that the HTTP server shows and changes.
+#[derive(Clone)]
+pub struct Parts {
+    /// The accounts.
+    pub accounts: Accounts,
+    /// Who is connected.
+    pub sessions: Sessions,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Which build this is.
+    pub version: VersionInfo,
+}
+
+/// Which build this is, as `GET /api/v1/version` shows it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct VersionInfo {
+    /// Semantic version, such as `0.1.0`.
+    pub version: String,
+    /// Build date, may be empty.
+    pub build_date: String,
+    /// Commit, may be empty.
+    pub commit_hash: String,
+}

@@ -1,0 +1,14 @@
+//! The HTTP server through its real listener, over a data provider in memory.
+//!
+//! `users` has the accounts and the rules of merging, `connections` who is connected, `server` everything
+//! that holds for every path: routes, limits, metrics, start and stop; `log` the lines about requests and
+//! defects, `browser` what a web page may not send.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as expected")]
+
+mod browser;
+mod connections;
+mod log;
+mod server;
+mod support;
+mod users;

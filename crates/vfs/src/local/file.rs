@@ -38,8 +38,7 @@ pub(super) struct LocalFile {
 }
 
 impl LocalFile {
-    pub(super) fn new(fd: OwnedFd, io: LocalIo, home: Arc<Home>, metadata: &Metadata) -> Self {
-        let in_memory = home.memory_device == Some(metadata.identity.0);
+    pub(super) fn new(fd: OwnedFd, io: LocalIo, home: Arc<Home>, in_memory: bool) -> Self {
         Self {
             fd: RwLock::new(Some(Arc::new(fd))),
             io,

@@ -19,7 +19,11 @@ const METADATA_PERMITS: usize = 64;
 /// What all local storages of a process share: limits, and what was learned about the kernel. Cloning
 /// gives another handle to the same.
 #[derive(Debug, Clone)]
-pub struct LocalIo(Arc<Shared>);
+pub struct LocalIo {
+    shared: Arc<Shared>,
+    /// Whether calls are made on the caller's thread, as nothing there waits for a device.
+    in_memory: bool,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -40,7 +44,8 @@ impl LocalIo {
     /// each).
     pub fn new(data: usize, metadata: usize) -> Self {
         let permits = |n: usize| Arc::new(Semaphore::new(n.clamp(1, Semaphore::MAX_PERMITS)));
-        Self(Arc::new(Shared { data: permits(data), metadata: permits(metadata), openat2: OnceLock::new() }))
+        let shared = Shared { data: permits(data), metadata: permits(metadata), openat2: OnceLock::new() };
+        Self { shared: Arc::new(shared), in_memory: false }
     }
 
     /// Never uses `openat2`: every path is walked component by component, as on a system that lacks the
@@ -48,16 +53,23 @@ impl LocalIo {
     #[must_use]
     pub fn without_openat2(self) -> Self {
         let shared = Shared {
-            data: self.0.data.clone(),
-            metadata: self.0.metadata.clone(),
+            data: self.shared.data.clone(),
+            metadata: self.shared.metadata.clone(),
             openat2: OnceLock::from(false),
         };
-        Self(Arc::new(shared))
+        Self { shared: Arc::new(shared), in_memory: self.in_memory }
+    }
+
+    /// The same limits for files that are kept in memory (tmpfs): a call costs less than the change of
+    /// threads, and waits for nothing. A disk that is mounted inside such a home is not known here; it may
+    /// hold up one of the runtime's threads for a call.
+    pub(super) fn for_memory(&self, in_memory: bool) -> Self {
+        Self { shared: self.shared.clone(), in_memory }
     }
 
     /// Whether the kernel resolves beneath a directory; `probe` is asked once per process.
     pub(super) fn openat2(&self, probe: impl FnOnce() -> bool) -> bool {
-        *self.0.openat2.get_or_init(probe)
+        *self.shared.openat2.get_or_init(probe)
     }
 
     /// Runs work on file contents.
@@ -65,7 +77,7 @@ impl LocalIo {
         &self,
         work: impl FnOnce() -> Result<T, FsError> + Send + 'static,
     ) -> Result<T, FsError> {
-        blocking(&self.0.data, work).await
+        if self.in_memory { work() } else { blocking(&self.shared.data, work).await }
     }
 
     /// Runs work on names and attributes.
@@ -73,7 +85,7 @@ impl LocalIo {
         &self,
         work: impl FnOnce() -> Result<T, FsError> + Send + 'static,
     ) -> Result<T, FsError> {
-        blocking(&self.0.metadata, work).await
+        if self.in_memory { work() } else { blocking(&self.shared.metadata, work).await }
     }
 }
 

@@ -74,8 +74,9 @@ impl LocalStorage {
     ///
     /// [`FsError::NotFound`], [`FsError::NotDir`], [`FsError::Denied`], as the system says about `home`.
     pub fn open(io: &LocalIo, home: &Path, owner: Owner) -> Result<Self, FsError> {
-        let tree = Tree::new(Home::open(io, home)?);
-        Ok(Self { io: io.clone(), tree, owner })
+        let home = Home::open(io, home)?;
+        let io = io.for_memory(home.memory_device.is_some());
+        Ok(Self { io, tree: Tree::new(home), owner })
     }
 
     /// Creates the directory `home` and its parents if it is missing, with mode `0o777` less the umask, and
@@ -133,7 +134,9 @@ impl LocalStorage {
         if !how.write {
             file::expect_sequential(&fd, metadata.size);
         }
-        Ok(Arc::new(LocalFile::new(fd, self.io.clone(), self.tree.home.clone(), &metadata)))
+        let in_memory = self.tree.home.memory_device == Some(metadata.identity.0);
+        let io = self.io.for_memory(in_memory);
+        Ok(Arc::new(LocalFile::new(fd, io, self.tree.home.clone(), in_memory)))
     }
 }
 

@@ -1,0 +1,124 @@
+//! What differs between the SQL engines, and the statements that come out of it (data model §2.1).
+//!
+//! Adding an engine is adding a [`Dialect`] here and an `Engine` beside it; the statements are written once.
+
+use std::sync::Arc;
+
+use crate::record::{FIXED, SETTINGS};
+
+/// How one engine writes the few things that SQL leaves open.
+pub(super) struct Dialect {
+    /// What stands around an identifier.
+    quote: char,
+    /// The n-th parameter, counted from 1.
+    placeholder: fn(usize) -> String,
+    /// `column + ?`, kept between zero and the largest integer.
+    sum: fn(&str) -> String,
+}
+
+/// SQLite. A sum beyond 64 bits would become a floating point number, hence the upper bound.
+pub(super) const SQLITE: Dialect = Dialect {
+    quote: '"',
+    placeholder: |_| "?".to_owned(),
+    sum: |column| format!("min({}, max(0, {column} + ?))", i64::MAX),
+};
+
+/// The statements of one provider, built once: the text is the key of the engine's cache of prepared statements.
+pub(super) struct Statements {
+    pub(super) by_name: Arc<str>,
+    pub(super) by_id: Arc<str>,
+    pub(super) page_ascending: Arc<str>,
+    pub(super) page_descending: Arc<str>,
+    pub(super) page_of_one: Arc<str>,
+    pub(super) all: Arc<str>,
+    pub(super) insert: Arc<str>,
+    pub(super) update: Arc<str>,
+    pub(super) delete: Arc<str>,
+    pub(super) usage: Arc<str>,
+    pub(super) add_usage: Arc<str>,
+    pub(super) set_usage: Arc<str>,
+    pub(super) record_login: Arc<str>,
+    pub(super) ping: Arc<str>,
+}
+
+impl Dialect {
+    /// `name` or `schema.name` as an identifier. The configuration lets only letters, digits, `_` and a dot in.
+    pub(super) fn identifier(&self, name: &str) -> String {
+        let quote = self.quote;
+        let parts: Vec<_> = name.split('.').map(|part| format!("{quote}{part}{quote}")).collect();
+        parts.join(".")
+    }
+
+    /// Numbers the parameters of a statement that is written with `?`.
+    fn numbered(&self, sql: &str) -> Arc<str> {
+        let mut parts = sql.split('?');
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for (index, part) in parts.enumerate() {
+            text.push_str(&(self.placeholder)(index + 1));
+            text.push_str(part);
+        }
+        text.into()
+    }
+
+    /// All statements for the users in `table`. Columns are always named: their order differs between databases.
+    pub(super) fn statements(&self, table: &str) -> Statements {
+        let table = self.identifier(table);
+        let id = self.identifier("id");
+        let username = self.identifier("username");
+        let columns = self.list(FIXED.iter().chain(&SETTINGS), "");
+        let select = format!("SELECT {columns} FROM {table}");
+        let page = |order| format!("{select} ORDER BY {username} {order} LIMIT ? OFFSET ?");
+        let inserted = self.list(FIXED.iter().skip(1).chain(&SETTINGS), "");
+        let parameters = vec!["?"; SETTINGS.len()].join(", ");
+        let updated = self.list(SETTINGS.iter(), " = ?");
+        let [size, files, at, login] =
+            ["used_quota_size", "used_quota_files", "last_quota_update", "last_login"]
+                .map(|c| self.identifier(c));
+        let (size_sum, files_sum) = ((self.sum)(&size), (self.sum)(&files));
+        Statements {
+            by_name: self.numbered(&format!("{select} WHERE {username} = ?")),
+            by_id: self.numbered(&format!("{select} WHERE {id} = ?")),
+            page_ascending: self.numbered(&page("ASC")),
+            page_descending: self.numbered(&page("DESC")),
+            page_of_one: self.numbered(&format!("{select} WHERE {username} = ? LIMIT ? OFFSET ?")),
+            all: self.numbered(&format!("{select} ORDER BY {username}")),
+            insert: self
+                .numbered(&format!("INSERT INTO {table} ({inserted}) VALUES (?, 0, 0, 0, 0, {parameters})")),
+            update: self.numbered(&format!("UPDATE {table} SET {updated} WHERE {id} = ?")),
+            delete: self.numbered(&format!("DELETE FROM {table} WHERE {id} = ?")),
+            usage: self.numbered(&format!("SELECT {size}, {files} FROM {table} WHERE {username} = ?")),
+            add_usage: self.numbered(&format!(
+                "UPDATE {table} SET {size} = {size_sum}, {files} = {files_sum}, {at} = ? WHERE {username} = ?"
+            )),
+            set_usage: self.numbered(&format!(
+                "UPDATE {table} SET {size} = ?, {files} = ?, {at} = ? WHERE {username} = ?"
+            )),
+            record_login: self.numbered(&format!("UPDATE {table} SET {login} = ? WHERE {username} = ?")),
+            ping: self.numbered(&format!("SELECT {columns} FROM {table} LIMIT 1")),
+        }
+    }
+
+    fn list<'a>(&self, columns: impl Iterator<Item = &'a &'a str>, after: &str) -> String {
+        let columns: Vec<_> = columns.map(|column| self.identifier(column) + after).collect();
+        columns.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_numbered_where_the_engine_wants_it() {
+        let numbered = Dialect { placeholder: |n| format!("${n}"), ..SQLITE };
+        let statements = numbered.statements("s.users");
+        assert_eq!(
+            &*statements.record_login,
+            r#"UPDATE "s"."users" SET "last_login" = $1 WHERE "username" = $2"#
+        );
+        assert!(statements.insert.ends_with(
+            "VALUES ($1, 0, 0, 0, 0, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+        ));
+        assert!(SQLITE.statements("users").update.ends_with(r#""filters" = ? WHERE "id" = ?"#));
+    }
+}

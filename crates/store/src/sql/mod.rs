@@ -1,0 +1,151 @@
+//! Users in a SQL database: one implementation of [`UserStore`] for every engine.
+//!
+//! `dialect` knows how the engines differ in text, `record` how a user becomes a row; an [`Engine`] (`sqlite`)
+//! connects and runs statements. Schemas are created and brought up to date by `migrations`.
+
+mod dialect;
+mod migrations;
+pub(crate) mod sqlite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidegate_core::{Order, Page, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserStore};
+
+use crate::record::{self, Value};
+use dialect::Statements;
+
+/// How long an engine waits for a lock or a free connection.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a call takes at most. Longer than the engines wait, so that their reason is heard if they have one.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Runs statements in one database. Parameters are given in the order of their placeholders.
+#[async_trait]
+trait Engine: Send + Sync {
+    /// All rows that a query yields.
+    async fn fetch(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<Vec<Vec<Value>>, sqlx::Error>;
+    /// Runs a change; the number of rows that it found.
+    async fn execute(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<u64, sqlx::Error>;
+    /// Adds a row; its new id.
+    async fn insert(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<i64, sqlx::Error>;
+}
+
+/// A data provider over a SQL engine.
+pub(crate) struct SqlStore {
+    engine: Box<dyn Engine>,
+    statements: Statements,
+    writable: bool,
+}
+
+impl SqlStore {
+    async fn rows(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<Vec<Vec<Value>>, StoreError> {
+        in_time(self.engine.fetch(sql, args)).await
+    }
+
+    /// A row that cannot be read fails the whole call: a list that is silently shorter would lose users in a
+    /// backup.
+    async fn many(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<Vec<User>, StoreError> {
+        self.rows(sql, args).await?.into_iter().map(record::read).collect()
+    }
+
+    async fn one(&self, sql: &Arc<str>, arg: Value) -> Result<User, StoreError> {
+        let row = self.rows(sql, vec![arg]).await?.pop();
+        record::read(row.ok_or(StoreError::NotFound)?)
+    }
+
+    async fn change(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<(), StoreError> {
+        self.must_be_writable()?;
+        match in_time(self.engine.execute(sql, args)).await? {
+            0 => Err(StoreError::NotFound),
+            _ => Ok(()),
+        }
+    }
+
+    fn must_be_writable(&self) -> Result<(), StoreError> {
+        if self.writable {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable("it is opened for reading only, as manage_users is 0".to_owned()))
+    }
+}
+
+async fn in_time<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => {
+            Err(StoreError::Conflict)
+        }
+        Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
+    }
+}
+
+#[async_trait]
+impl UserStore for SqlStore {
+    async fn user(&self, name: &str) -> Result<User, StoreError> {
+        self.one(&self.statements.by_name, name.into()).await
+    }
+
+    async fn user_by_id(&self, id: i64) -> Result<User, StoreError> {
+        self.one(&self.statements.by_id, Value::Int(id)).await
+    }
+
+    async fn users(&self, page: &Page) -> Result<Vec<User>, StoreError> {
+        let statements = &self.statements;
+        let (sql, mut args) = match (&page.username, page.order) {
+            (Some(name), _) => (&statements.page_of_one, vec![name.as_str().into()]),
+            (None, Order::Ascending) => (&statements.page_ascending, vec![]),
+            (None, Order::Descending) => (&statements.page_descending, vec![]),
+        };
+        args.extend([Value::Int(page.limit.into()), Value::Int(page.offset.into())]);
+        self.many(sql, args).await
+    }
+
+    async fn all_users(&self) -> Result<Vec<User>, StoreError> {
+        self.many(&self.statements.all, vec![]).await
+    }
+
+    async fn insert(&self, user: &User) -> Result<i64, StoreError> {
+        self.must_be_writable()?;
+        let mut args = vec![user.username.as_str().into()];
+        args.extend(record::settings(user)?);
+        in_time(self.engine.insert(&self.statements.insert, args)).await
+    }
+
+    async fn update(&self, user: &User) -> Result<(), StoreError> {
+        let mut args = record::settings(user)?;
+        args.push(Value::Int(user.id));
+        self.change(&self.statements.update, args).await
+    }
+
+    async fn delete(&self, id: i64) -> Result<(), StoreError> {
+        self.change(&self.statements.delete, vec![Value::Int(id)]).await
+    }
+
+    async fn usage(&self, name: &str) -> Result<UsedQuota, StoreError> {
+        let row = self.rows(&self.statements.usage, vec![name.into()]).await?.pop();
+        record::read_usage(name, &row.ok_or(StoreError::NotFound)?)
+    }
+
+    async fn add_usage(&self, name: &str, delta: UsageDelta, at: UnixMillis) -> Result<(), StoreError> {
+        let args = vec![Value::Int(delta.size_bytes), Value::Int(delta.files), Value::Int(at), name.into()];
+        self.change(&self.statements.add_usage, args).await
+    }
+
+    async fn set_usage(&self, name: &str, used: UsedQuota, at: UnixMillis) -> Result<(), StoreError> {
+        let (size_bytes, files) = (used.size_bytes.max(0), used.files.max(0));
+        let args = vec![Value::Int(size_bytes), Value::Int(files), Value::Int(at), name.into()];
+        self.change(&self.statements.set_usage, args).await
+    }
+
+    async fn record_login(&self, name: &str, at: UnixMillis) -> Result<(), StoreError> {
+        self.change(&self.statements.record_login, vec![Value::Int(at), name.into()]).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.rows(&self.statements.ping, vec![]).await.map(drop)
+    }
+}

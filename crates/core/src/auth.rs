@@ -52,6 +52,9 @@ pub enum AuthError {
     /// The account has no password, or none of its keys was offered.
     #[error("Invalid credentials")]
     Credentials,
+    /// Touch is demanded, and the SSH library does not tell whether the key was touched.
+    #[error("security keys need the option no-touch-required, as touch cannot be verified")]
+    Touch,
     /// The home directory is not an absolute path.
     #[error("home directory of user {0:?} is not an absolute path")]
     Home(String),
@@ -194,6 +197,9 @@ impl Authenticator {
             .filter_map(|line| PublicKeyLine::parse(line))
             .find(|line| line.blob == key)
             .ok_or(AuthError::Credentials)?;
+        if line.is_security_key() && !line.no_touch_required {
+            return Err(AuthError::Touch);
+        }
         Ok((user, format!("public_key:{}:{}", fingerprint(key), line.comment)))
     }
 

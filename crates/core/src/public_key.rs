@@ -23,6 +23,9 @@ pub struct PublicKeyLine {
     pub blob: Vec<u8>,
     /// What follows the key.
     pub comment: String,
+    /// Whether the line has the option `no-touch-required` (sshd(8)): a security key may then sign
+    /// without its owner's touch. Other options are ignored.
+    pub no_touch_required: bool,
 }
 
 impl PublicKeyLine {
@@ -30,7 +33,9 @@ impl PublicKeyLine {
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = Words(line);
         let mut word = words.next()?;
+        let mut no_touch_required = false;
         if !KEY_TYPES.contains(&word) {
+            no_touch_required = word.split(',').any(|option| option.eq_ignore_ascii_case("no-touch-required"));
             word = words.next()?;
         }
         let key_type = KEY_TYPES.iter().find(|t| **t == word)?;
@@ -39,7 +44,14 @@ impl PublicKeyLine {
         if blob.get(4..)?.get(..length)? != key_type.as_bytes() || blob.len() == 4 + length {
             return None;
         }
-        Some(Self { blob, comment: words.0.trim().to_owned() })
+        Some(Self { blob, comment: words.0.trim().to_owned(), no_touch_required })
+    }
+}
+
+impl PublicKeyLine {
+    /// Whether the key lives in a security key (FIDO), whose owner may have to touch it.
+    pub fn is_security_key(&self) -> bool {
+        self.blob.get(4..7) == Some(b"sk-")
     }
 }
 
@@ -86,6 +98,15 @@ mod tests {
         let with_options =
             PublicKeyLine::parse(&format!(r#"from="10.0.0.0/8",command="echo \"a b\"" {KEY}"#)).unwrap();
         assert_eq!(with_options, plain);
+    }
+
+    #[test]
+    fn the_waiver_of_touch_is_an_option_of_its_own() {
+        let waived = |options: &str| PublicKeyLine::parse(&format!("{options} {KEY}")).unwrap().no_touch_required;
+        assert!(waived("no-touch-required"));
+        assert!(waived("no-pty,NO-TOUCH-REQUIRED,restrict"));
+        assert!(!waived("no-pty"));
+        assert!(!PublicKeyLine::parse(KEY).unwrap().is_security_key());
     }
 
     #[test]

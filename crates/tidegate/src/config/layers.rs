@@ -238,7 +238,11 @@ fn host_keys(value: Value, warnings: &mut Vec<String>) -> Result<Value, ConfigEr
                 match path {
                     Some(Value::String(path)) => path,
                     _ => {
-                        return Err(ConfigError::new(HOST_KEYS, "{…}", "an object with the text private_key"));
+                        return Err(ConfigError::new(
+                            HOST_KEYS,
+                            "{…}",
+                            "an object with the text private_key",
+                        ));
                     }
                 }
             }

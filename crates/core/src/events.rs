@@ -140,6 +140,7 @@ impl Events {
     pub fn emit(&self, event: Event) {
         match &event {
             Event::LoggedIn { user, label, connection_id, remote_addr } => info!(
+                sender = "sftpd",
                 connection_id = &**connection_id,
                 "User id: {}, logged in with: {label:?}, username: {:?}, home_dir: {:?} remote addr: {remote_addr:?}",
                 user.id,

@@ -15,13 +15,16 @@ use tidegate_ssh::host_keys::{self, HostKeys};
 use tidegate_vfs::{FsError, LocalIo, LocalStorage, Owner, Storage};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::version::VERSION;
 
 /// How often idle sessions are looked for and usage is written back.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How often the data provider is asked whether it works (data model §9).
+const AVAILABILITY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The parts at the centre, which every protocol shares.
 pub(crate) struct Centre {
@@ -93,6 +96,20 @@ impl Centre {
     }
 }
 
+/// Asks the provider every so often whether it works, until `shutdown` fires; the first time at once.
+async fn watch_provider(store: Arc<dyn UserStore>, metrics: Metrics, shutdown: CancellationToken) {
+    loop {
+        let answer = store.ping().await;
+        metrics.provider_available(answer.is_ok());
+        if let Err(error) = answer {
+            warn!(sender = "dataProvider", "the data provider is not available: {error}");
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(AVAILABILITY_INTERVAL)).await.is_none() {
+            return;
+        }
+    }
+}
+
 /// Opens users' homes on the local disk.
 #[derive(Default)]
 struct LocalHomes(LocalIo);
@@ -137,6 +154,7 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     }
     let tasks = TaskTracker::new();
     let idle_timeout = config.sftpd.idle_timeout;
+    tasks.spawn(watch_provider(centre.store.clone(), centre.metrics.clone(), shutdown.clone()));
     tasks.spawn(Centre::keep_house(centre.sessions.clone(), idle_timeout, shutdown.clone()));
     if let Some(http) = http {
         let shutdown = shutdown.clone();

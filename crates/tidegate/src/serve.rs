@@ -97,9 +97,9 @@ impl Centre {
 }
 
 /// Asks the provider every so often whether it works, until `shutdown` fires; the first time at once.
-async fn watch_provider(store: Arc<dyn UserStore>, metrics: Metrics, shutdown: CancellationToken) {
+async fn watch_provider(accounts: Accounts, metrics: Metrics, shutdown: CancellationToken) {
     loop {
-        let answer = store.ping().await;
+        let answer = accounts.ping().await;
         metrics.provider_available(answer.is_ok());
         if let Err(error) = answer {
             warn!(sender = "dataProvider", "the data provider is not available: {error}");
@@ -154,7 +154,7 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     }
     let tasks = TaskTracker::new();
     let idle_timeout = config.sftpd.idle_timeout;
-    tasks.spawn(watch_provider(centre.store.clone(), centre.metrics.clone(), shutdown.clone()));
+    tasks.spawn(watch_provider(centre.accounts.clone(), centre.metrics.clone(), shutdown.clone()));
     tasks.spawn(Centre::keep_house(centre.sessions.clone(), idle_timeout, shutdown.clone()));
     if let Some(http) = http {
         let shutdown = shutdown.clone();

@@ -207,13 +207,22 @@ async fn a_missing_database_is_created_with_the_references_columns() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_servers_may_create_the_same_database() {
-    let database = Database::missing();
-    let (one, other) = tokio::join!(database.open(), database.open());
-    let (one, other) = (one.unwrap(), other.unwrap());
-    let id = one.insert(&user("anna")).await.unwrap();
-    assert_eq!(other.user("anna").await.unwrap().id, id);
-    assert!(matches!(other.insert(&user("anna")).await, Err(StoreError::Conflict)));
+async fn servers_may_create_the_same_database_at_once() {
+    for _ in 0..25 {
+        let database = Database::missing();
+        let mut servers = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let section = DataProvider { name: "users.db".into(), ..DataProvider::default() };
+            let settings = section.validate(database.path.parent().unwrap()).unwrap();
+            servers.spawn(async move { open(&settings).await });
+        }
+        let stores: Vec<_> = servers.join_all().await.into_iter().map(Result::unwrap).collect();
+        let id = stores[0].insert(&user("anna")).await.unwrap();
+        for store in &stores {
+            assert_eq!(store.user("anna").await.unwrap().id, id);
+            assert!(matches!(store.insert(&user("anna")).await, Err(StoreError::Conflict)));
+        }
+    }
 }
 
 #[tokio::test]

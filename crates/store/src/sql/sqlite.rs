@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::query::Query;
@@ -55,14 +56,29 @@ pub(crate) async fn open(settings: &Settings) -> Result<SqlStore, OpenError> {
 }
 
 /// A file without any table is ours to set up. Where a write-ahead log is impossible, such as on a network file
-/// system, SQLite keeps the journal.
+/// system, SQLite keeps the journal. This lock it does not wait for by itself when another process sets up the
+/// same file.
 async fn use_write_ahead_log_if_new(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    let objects: i64 =
-        sqlx::query_scalar(r#"SELECT count(*) FROM "sqlite_master""#).fetch_one(&mut *connection).await?;
-    if objects == 0 {
-        sqlx::raw_sql("PRAGMA journal_mode = WAL").execute(connection).await?;
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        let objects: i64 =
+            sqlx::query_scalar(r#"SELECT count(*) FROM "sqlite_master""#).fetch_one(&mut *connection).await?;
+        if objects > 0 {
+            return Ok(());
+        }
+        match sqlx::raw_sql("PRAGMA journal_mode = WAL").execute(&mut *connection).await {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            result => return result.map(drop),
+        }
     }
-    Ok(())
+}
+
+/// `SQLITE_BUSY`, in the low byte of its extended forms too.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == 5)
 }
 
 /// What to open and how.

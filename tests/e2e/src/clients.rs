@@ -91,7 +91,7 @@ pub fn lftp(server: &TestServer, user: &str, ssh_extra: &str, commands: &str) ->
 #[must_use]
 pub fn psftp(server: &TestServer, user: &str, password: &str, batch: &str) -> Tool {
     let host_key = Tool::new("ssh-keyscan", "openssh-client")
-        .args(["-q", "-t", "ed25519", "-p", &server.port.to_string(), "127.0.0.1"])
+        .args(["-t", "ed25519", "-p", &server.port.to_string(), "127.0.0.1"])
         .ok();
     let host_key = host_key.split_whitespace().last().expect("the server has an Ed25519 key").to_owned();
     let script = server.work().join("psftp.batch");

@@ -155,13 +155,9 @@ impl ServerBuilder {
         }
         let text = serde_json::to_string_pretty(&self.config).unwrap();
         std::fs::write(root.join("conf/sftpgo.json"), text).unwrap();
+        let log = if self.log_file { root.join("log.json") } else { PathBuf::new() };
         let mut command = command(root);
-        command
-            .arg("serve")
-            .arg("-c")
-            .arg(root.join("conf"))
-            .args(["-f", "sftpgo", "-l"])
-            .arg(root.join("log.json"));
+        command.arg("serve").arg("-c").arg(root.join("conf")).args(["-f", "sftpgo", "-l"]).arg(log);
         command.args(&self.args).envs(self.env);
         let port = |section: &str| self.config[section]["bind_port"].as_u64().map_or(0, |port| port as u16);
         TestServer::launch(command, port("sftpd"), port("httpd"), self.root)

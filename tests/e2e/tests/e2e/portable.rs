@@ -49,7 +49,6 @@ fn permissions_and_keys_can_be_listed() {
     let mut sftp = RawSftp::connect(&server, "user");
     assert_eq!(sftp.mkdir("/dir"), Ok(()));
     assert_eq!(sftp.remove("/file"), Err(status::PERMISSION_DENIED));
-    assert!(!server.console().to_lowercase().contains("password: "), "no password was asked for");
 }
 
 #[test]

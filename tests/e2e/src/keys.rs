@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 
 use crate::process::Tool;
 
+const PREFIX: &str = "tidegate-e2e-keys-";
+
 /// The keys that all tests share. They live as long as the process.
 #[derive(Debug)]
 pub struct Keys {
@@ -15,13 +17,26 @@ pub struct Keys {
 pub fn keys() -> &'static Keys {
     static KEYS: OnceLock<Keys> = OnceLock::new();
     KEYS.get_or_init(|| {
-        let dir = tempfile::Builder::new().prefix("tidegate-e2e-keys-").tempdir().unwrap();
+        remove_those_of_ended_runs();
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
         // PEM is the form that the server itself generates for RSA.
         generate(&dir.path().join("host_rsa"), &["-t", "rsa", "-b", "3072", "-m", "PEM"]);
         generate(&dir.path().join("host_ed25519"), &["-t", "ed25519"]);
         generate(&dir.path().join("client"), &["-t", "ed25519"]);
         Keys { dir }
     })
+}
+
+/// What is shared by all tests of a process is never dropped: the next run clears it away.
+fn remove_those_of_ended_runs() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Runs `ssh-keygen` for a key without a passphrase; `file` must not exist.

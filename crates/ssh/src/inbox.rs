@@ -6,7 +6,8 @@
 //! by not reading the socket ([`Gate`]). That is safe only while our worker makes progress without the
 //! client, that is, while it waits for the disk. While any worker of the connection waits to *send*, the
 //! socket is read on, because the window adjustment it waits for is behind the data. What accumulates
-//! then is bounded by [`LIMIT_BYTES`], beyond which the connection ends. A run of READ requests, which
+//! then is bounded by [`LIMIT_REQUEST_BYTES`] and [`LIMIT_BYTES`], beyond which the connection ends. A run of
+//! READ requests, which
 //! clients that prefetch whole files send without limit, is kept as one entry of constant size.
 
 use std::collections::VecDeque;
@@ -20,13 +21,18 @@ use tokio::sync::Notify;
 use crate::socket::SocketControl;
 
 /// Bytes waiting on a channel beyond which the socket is not read, as long as that is safe.
-const PAUSE_BYTES: usize = 4 << 20;
+const PAUSE_BYTES: usize = 2 << 20;
 
 /// Bytes waiting on a channel at which the socket is read again.
-const RESUME_BYTES: usize = 2 << 20;
+const RESUME_BYTES: usize = 1 << 20;
 
-/// Bytes waiting on a channel beyond which the connection ends.
-const LIMIT_BYTES: usize = 12 << 20;
+/// Bytes of requests without data waiting on a channel beyond which the connection ends: such a client
+/// asks and does not read.
+const LIMIT_REQUEST_BYTES: usize = 6 << 20;
+
+/// Bytes waiting on a channel, data included, beyond which the connection ends. It is reached only when
+/// uploads are slow while another channel of the same connection waits for the client.
+const LIMIT_BYTES: usize = 24 << 20;
 
 /// Entries waiting on a channel beyond which the connection ends; each costs about 100 bytes.
 const LIMIT_ENTRIES: usize = 64 * 1024;
@@ -74,6 +80,14 @@ impl Entry {
             Self::Reads { .. } => READ_FIXED_BYTES,
         }
     }
+
+    /// What counts as a request: everything but data to be written.
+    fn request_cost(&self) -> usize {
+        match self {
+            Self::Packet(packet) if packet.first() == Some(&kind::WRITE) => 0,
+            other => other.cost(),
+        }
+    }
 }
 
 /// Decides for one connection whether its socket is read.
@@ -114,6 +128,8 @@ struct State {
     frames: FrameBuffer,
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// The part of `bytes` that is not data to be written.
+    request_bytes: usize,
     full: bool,
     eof: bool,
 }
@@ -124,6 +140,7 @@ impl Inbox {
             frames: FrameBuffer::new(MAX_FRAME_BYTES),
             entries: VecDeque::new(),
             bytes: 0,
+            request_bytes: 0,
             full: false,
             eof: false,
         };
@@ -145,7 +162,10 @@ impl Inbox {
                 }
             }
         }
-        if state.bytes + state.frames.buffered() > LIMIT_BYTES || state.entries.len() > LIMIT_ENTRIES {
+        if state.bytes + state.frames.buffered() > LIMIT_BYTES
+            || state.request_bytes > LIMIT_REQUEST_BYTES
+            || state.entries.len() > LIMIT_ENTRIES
+        {
             outcome = Err(InboxError::Full);
         }
         let full = state.bytes > PAUSE_BYTES && !state.full;
@@ -264,6 +284,7 @@ impl State {
             None => Entry::Packet(frame),
         };
         self.bytes += entry.cost();
+        self.request_bytes += entry.request_cost();
         self.entries.push_back(entry);
     }
 
@@ -279,6 +300,7 @@ impl State {
         }
         let entry = self.entries.pop_front()?;
         self.bytes -= entry.cost();
+        self.request_bytes -= entry.request_cost();
         if self.entries.is_empty() {
             // An idle session must cost nothing.
             self.entries.shrink_to(8);

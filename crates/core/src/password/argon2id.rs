@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::PasswordError;
+use super::scheme::{Scheme, number};
 
 const MEMORY_KIB: u32 = 65_536;
 const ITERATIONS: u32 = 3;
@@ -16,99 +17,108 @@ const PARALLELISM: u32 = 2;
 const SALT_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
 
+/// What one of our own hashes takes.
+pub(super) const MEMORY_BYTES: u64 = MEMORY_KIB as u64 * 1024;
+
 /// Most that a stored hash may ask for: 1 GiB, and as much work as 64 of our own.
 const MAX_MEMORY_KIB: u32 = 1_048_576;
 const MAX_WORK: u64 = 64 * MEMORY_KIB as u64 * ITERATIONS as u64;
+const MAX_PARALLELISM: u32 = 64;
+const MAX_KEY_BYTES: usize = 128;
 
 /// A hash that no password matches, at the usual price.
-pub(super) const DUMMY: &str = "$argon2id$v=19$m=65536,t=3,p=2$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+pub(super) const DUMMY: &str =
+    "$argon2id$v=19$m=65536,t=3,p=2$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
-pub(super) fn hash(password: &str) -> Result<String, PasswordError> {
-    let mut salt = [0; SALT_BYTES];
-    SystemRandom::new().fill(&mut salt).map_err(|_| PasswordError::Failed)?;
-    let key = derive(password, &salt, KEY_BYTES, MEMORY_KIB, ITERATIONS, PARALLELISM)?;
-    Ok(format!(
-        "$argon2id$v=19$m={MEMORY_KIB},t={ITERATIONS},p={PARALLELISM}${}${}",
-        STANDARD_NO_PAD.encode(salt),
-        STANDARD_NO_PAD.encode(&*key)
-    ))
+struct Argon2id {
+    params: Params,
+    salt: Vec<u8>,
+    key: Vec<u8>,
 }
 
-pub(super) fn verify(password: &str, stored: &str) -> Result<(), PasswordError> {
+/// Makes a hash with our own parameters and a new salt.
+pub(super) fn hash(password: &str) -> Result<String, PasswordError> {
+    let salt = random_bytes::<SALT_BYTES>()?;
+    let key = derive(password.as_bytes(), &salt, params(MEMORY_KIB, KEY_BYTES)?)?;
+    Ok(write(&salt, &key))
+}
+
+/// Makes up a hash without a password.
+pub(super) fn random() -> Result<String, PasswordError> {
+    Ok(write(&random_bytes::<SALT_BYTES>()?, &random_bytes::<KEY_BYTES>()?))
+}
+
+/// Computes for `thousandths` of the price of one of our own hashes, which is proportional to the memory.
+pub(super) fn spend(thousandths: u32) -> Result<(), PasswordError> {
+    let memory =
+        (MEMORY_KIB * thousandths.min(1000) / 1000).clamp(Params::MIN_M_COST * PARALLELISM, MEMORY_KIB);
+    derive(b"spend", &[0; SALT_BYTES], params(memory, KEY_BYTES)?).map(drop)
+}
+
+pub(super) fn parse(stored: &str) -> Result<Box<dyn Scheme>, PasswordError> {
     let parts: Vec<&str> = stored.split('$').collect();
-    let ["", "argon2id", "v=19", params, salt, key] = parts[..] else {
+    let ["", "argon2id", "v=19", numbers, salt, key] = parts[..] else {
         return Err(PasswordError::Unknown);
     };
-    let mut numbers = params.split(',').zip(["m=", "t=", "p="]).map(|(part, name)| {
-        part.strip_prefix(name).and_then(|number| number.parse::<u32>().ok()).ok_or(PasswordError::Unknown)
-    });
-    let mut next = || numbers.next().unwrap_or(Err(PasswordError::Unknown));
-    let (memory, iterations, parallelism) = (next()?, next()?, next()?);
-    if params.split(',').count() != 3 {
+    let numbers: Vec<&str> = numbers.split(',').collect();
+    let [memory, iterations, parallelism] = numbers[..] else {
+        return Err(PasswordError::Unknown);
+    };
+    let named = |text: &str, name| number(text.strip_prefix(name).ok_or(PasswordError::Unknown)?);
+    let (memory, iterations) = (named(memory, "m=")?, named(iterations, "t=")?);
+    let parallelism = named(parallelism, "p=")?;
+    let work = u64::from(memory) * u64::from(iterations);
+    if memory > MAX_MEMORY_KIB || work > MAX_WORK || parallelism > MAX_PARALLELISM {
+        return Err(PasswordError::Excessive);
+    }
+    let decode = |text| STANDARD_NO_PAD.decode(text).map_err(|_| PasswordError::Unknown);
+    let (salt, key) = (decode(salt)?, decode(key)?);
+    if salt.len() < argon2::MIN_SALT_LEN {
         return Err(PasswordError::Unknown);
     }
-    if memory > MAX_MEMORY_KIB || u64::from(memory) * u64::from(iterations) > MAX_WORK || parallelism > 64 {
+    if key.len() > MAX_KEY_BYTES {
         return Err(PasswordError::Excessive);
     }
-    let salt = STANDARD_NO_PAD.decode(salt).map_err(|_| PasswordError::Unknown)?;
-    let key = STANDARD_NO_PAD.decode(key).map_err(|_| PasswordError::Unknown)?;
-    if key.len() > 128 {
-        return Err(PasswordError::Excessive);
-    }
-    let derived = derive(password, &salt, key.len(), memory, iterations, parallelism)?;
-    if bool::from(derived.ct_eq(&key)) { Ok(()) } else { Err(PasswordError::Mismatch) }
+    let params = Params::new(memory, iterations, parallelism, Some(key.len()));
+    let params = params.map_err(|_| PasswordError::Unknown)?;
+    Ok(Box::new(Argon2id { params, salt, key }))
 }
 
-fn derive(
-    password: &str,
-    salt: &[u8],
-    length: usize,
-    memory: u32,
-    iterations: u32,
-    parallelism: u32,
-) -> Result<Zeroizing<Vec<u8>>, PasswordError> {
-    let params =
-        Params::new(memory, iterations, parallelism, Some(length)).map_err(|_| PasswordError::Unknown)?;
-    let mut key = Zeroizing::new(vec![0; length]);
+impl Scheme for Argon2id {
+    fn matches(&self, password: &[u8]) -> Result<bool, PasswordError> {
+        let derived = derive(password, &self.salt, self.params.clone())?;
+        Ok(derived.ct_eq(&self.key).into())
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        u64::from(self.params.m_cost()) * 1024
+    }
+
+    fn is_usual(&self) -> bool {
+        let params = &self.params;
+        (params.m_cost(), params.t_cost(), params.p_cost()) == (MEMORY_KIB, ITERATIONS, PARALLELISM)
+    }
+}
+
+fn params(memory: u32, key_bytes: usize) -> Result<Params, PasswordError> {
+    Params::new(memory, ITERATIONS, PARALLELISM, Some(key_bytes)).map_err(|_| PasswordError::Failed)
+}
+
+fn derive(password: &[u8], salt: &[u8], params: Params) -> Result<Zeroizing<Vec<u8>>, PasswordError> {
+    let mut key = Zeroizing::new(vec![0; params.output_len().unwrap_or(KEY_BYTES)]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(password.as_bytes(), salt, &mut key)
-        .map_err(|_| PasswordError::Unknown)?;
+        .hash_password_into(password, salt, &mut key)
+        .map_err(|_| PasswordError::Failed)?;
     Ok(key)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn write(salt: &[u8], key: &[u8]) -> String {
+    let (salt, key) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(key));
+    format!("$argon2id$v=19$m={MEMORY_KIB},t={ITERATIONS},p={PARALLELISM}${salt}${key}")
+}
 
-    #[test]
-    fn the_reference_hash_verifies() {
-        let stored = "$argon2id$v=19$m=65536,t=3,p=2$2CifGy54DRQNFpUx8+XkLA$T1d0XuW1jLOG/tfxJRUIT0PouhLgg9TEzVzzmrlsxlM";
-        assert_eq!(verify("anna-secret", stored), Ok(()));
-        assert_eq!(verify("anna-secreT", stored), Err(PasswordError::Mismatch));
-        assert_eq!(verify(stored, stored), Err(PasswordError::Mismatch));
-        assert_eq!(verify("x", DUMMY), Err(PasswordError::Mismatch));
-    }
-
-    #[test]
-    fn new_hashes_have_the_reference_form() {
-        let stored = hash("secret").unwrap();
-        assert!(stored.starts_with("$argon2id$v=19$m=65536,t=3,p=2$"), "{stored}");
-        assert_eq!(verify("secret", &stored), Ok(()));
-    }
-
-    #[test]
-    fn damaged_and_excessive_hashes_are_refused() {
-        for (stored, want) in [
-            ("$argon2id$", PasswordError::Unknown),
-            ("$argon2id$v=18$m=8,t=1,p=1$c2FsdHNhbHQ$AAAA", PasswordError::Unknown),
-            ("$argon2id$v=19$t=1,m=8,p=1$c2FsdHNhbHQ$AAAA", PasswordError::Unknown),
-            ("$argon2id$v=19$m=8,t=1,p=1,x=1$c2FsdHNhbHQ$AAAA", PasswordError::Unknown),
-            ("$argon2id$v=19$m=8,t=1$c2FsdHNhbHQ$AAAA", PasswordError::Unknown),
-            ("$argon2id$v=19$m=4294967295,t=1,p=1$c2FsdHNhbHQ$AAAA", PasswordError::Excessive),
-            ("$argon2id$v=19$m=8,t=4294967295,p=1$c2FsdHNhbHQ$AAAA", PasswordError::Excessive),
-            ("$argon2id$v=19$m=8,t=1,p=1$!$AAAA", PasswordError::Unknown),
-        ] {
-            assert_eq!(verify("x", stored), Err(want), "{stored}");
-        }
-    }
+fn random_bytes<const N: usize>() -> Result<[u8; N], PasswordError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| PasswordError::Failed)?;
+    Ok(bytes)
 }

@@ -49,6 +49,9 @@ pub struct UploadOptions {
     pub truncate: bool,
     /// Keep what is there and continue behind it.
     pub resume: bool,
+    /// Size that the client announced, 0 if it did not: what the quota has no room for is refused before
+    /// anything is touched.
+    pub expected_size: u64,
 }
 
 /// The files of one user, touched over one protocol. Cheap to clone.
@@ -147,6 +150,7 @@ impl UserFs {
         }
         let mut reservation = self.session.account().ledger.begin(existing.is_none())?;
         let old_size = existing.map_or(0, |m| m.size);
+        reservation.grow_to(how.expected_size.saturating_sub(old_size))?;
         let keeps_old = existing.is_some() && !how.truncate;
         let mode = self.session.policy().upload_mode;
         let readable = how.read && self.check(path, Perms::DOWNLOAD, On::Parent).is_ok();
@@ -252,6 +256,36 @@ impl UserFs {
         let place = self.authorize(path, Perms::DOWNLOAD, On::Parent, Links::Follow).await?;
         let how = OpenOptions { read: true, ..OpenOptions::default() };
         Ok(Inspection::new(self.session.clone(), place.storage.open(&place.path, &how).await?))
+    }
+
+    /// Opens a file for a look under other permissions than those of [`UserFs::inspect`]: `needed` at the path
+    /// itself. A digest of all of a file, for example, reveals little about it.
+    ///
+    /// # Errors
+    ///
+    /// As [`UserFs::download`].
+    pub async fn inspect_with(&self, path: &VPath, needed: Perms) -> Result<Inspection, FsError> {
+        let place = self.authorize(path, needed, On::Own, Links::Follow).await?;
+        let how = OpenOptions { read: true, ..OpenOptions::default() };
+        Ok(Inspection::new(self.session.clone(), place.storage.open(&place.path, &how).await?))
+    }
+
+    /// Whether an upload to `path` would meet a directory. Needs `list` on its parent or, as whoever may put
+    /// something into it learns the same by trying, `upload` or `create_dirs` on itself.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::NotFound`], else what the backend says.
+    pub async fn is_dir(&self, path: &VPath) -> Result<bool, FsError> {
+        let ways = [(Perms::LIST, On::Parent), (Perms::UPLOAD, On::Own), (Perms::CREATE_DIRS, On::Own)];
+        for (needed, on) in ways {
+            match self.authorize(path, needed, on, Links::Follow).await {
+                Ok(place) => return Ok(self.metadata_inside(&place, Links::Follow).await?.is_dir()),
+                Err(FsError::Denied) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(FsError::Denied)
     }
 
     /// Lists a directory. Needs `list` on the directory itself.

@@ -156,7 +156,7 @@ fn path(raw: &str) -> VPath {
 }
 
 const NEW: UploadOptions =
-    UploadOptions { read: false, create: true, exclusive: false, truncate: true, resume: false };
+    UploadOptions { read: false, create: true, exclusive: false, truncate: true, resume: false, expected_size: 0 };
 
 async fn write(transfer: &Transfer, offset: u64, size: usize) -> Result<(), FsError> {
     transfer.write_at(offset, vec![Bytes::from(vec![b'x'; size])]).await

@@ -3,38 +3,104 @@
 //! This is the only file that names the library's channel types. The library's read half is dropped: it
 //! delivers with a blocking send inside the connection's only task and would lock up with clients that
 //! do not read while they write. What arrives goes through [`Handler::data`](russh::server::Handler)
-//! into the channel's [`Inbox`](crate::inbox::Inbox).
+//! into the channel's [`Arrivals`]: packets for SFTP, a stream of bytes for commands.
 //!
 //! Every send is raced against the channel's token, because the library does not wake a sender that
 //! waits for window when the channel or the connection dies.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use russh::ChannelWriteHalf;
 use russh::server::Msg;
 use tokio_util::sync::CancellationToken;
 
-use crate::inbox::Inbox;
-use std::sync::Arc;
+use crate::inbox::{Gate, Inbox, InboxError};
+use crate::stream::StreamInbox;
+
+/// `SSH_EXTENDED_DATA_STDERR` of RFC 4254 §5.2.
+const STDERR: u32 = 1;
 
 /// The channel or its connection has ended; nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the channel is closed")]
 pub(crate) struct Closed;
 
-/// The end of a channel that a worker holds.
-pub(crate) struct Channel {
+/// Where the connection's task puts what a client sends on one channel.
+#[derive(Clone)]
+pub(crate) enum Arrivals {
+    /// Packets of a subsystem.
+    Packets(Arc<Inbox>),
+    /// The standard input of a command.
+    Stream(Arc<StreamInbox>),
+}
+
+impl Arrivals {
+    /// Takes in what arrived; never waits.
+    pub(crate) fn push(&self, data: &[u8]) -> Result<(), InboxError> {
+        match self {
+            Self::Packets(inbox) => inbox.push(data),
+            Self::Stream(inbox) => inbox.push(data),
+        }
+    }
+
+    /// The client sends nothing more.
+    pub(crate) fn finish(&self) {
+        match self {
+            Self::Packets(inbox) => inbox.finish(),
+            Self::Stream(inbox) => inbox.finish(),
+        }
+    }
+
+    /// The worker has ended: nobody takes any more.
+    pub(crate) fn close(&self) {
+        match self {
+            Self::Packets(inbox) => inbox.close(),
+            Self::Stream(inbox) => inbox.close(),
+        }
+    }
+}
+
+/// The end of a channel that a worker holds; `I` is what its input arrives in.
+pub(crate) struct Channel<I = Inbox> {
     out: ChannelWriteHalf<Msg>,
-    inbox: Arc<Inbox>,
+    inbox: Arc<I>,
+    gate: Arc<Gate>,
     ended: CancellationToken,
 }
 
-impl Channel {
-    pub(crate) fn new(out: ChannelWriteHalf<Msg>, inbox: Arc<Inbox>, ended: CancellationToken) -> Self {
-        Self { out, inbox, ended }
+impl Channel<StreamInbox> {
+    /// The next bytes that the client sent, at most `most`; `None` once it sends nothing more.
+    pub(crate) async fn recv(&self, most: usize) -> Result<Option<Bytes>, Closed> {
+        tokio::select! {
+            biased;
+            () = self.ended.cancelled() => Err(Closed),
+            bytes = self.inbox.take(most) => Ok(bytes),
+        }
+    }
+
+    /// Bytes that belong into one write, at most `most` and 512 KiB; empty once the client sends nothing more.
+    pub(crate) async fn recv_run(&self, most: usize) -> Result<Vec<Bytes>, Closed> {
+        tokio::select! {
+            biased;
+            () = self.ended.cancelled() => Err(Closed),
+            run = self.inbox.take_run(most) => Ok(run),
+        }
+    }
+}
+
+impl<I> Channel<I> {
+    pub(crate) fn new(
+        out: ChannelWriteHalf<Msg>,
+        inbox: Arc<I>,
+        gate: Arc<Gate>,
+        ended: CancellationToken,
+    ) -> Self {
+        Self { out, inbox, gate, ended }
     }
 
     /// What the client sent.
-    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+    pub(crate) fn inbox(&self) -> &Arc<I> {
         &self.inbox
     }
 
@@ -47,8 +113,14 @@ impl Channel {
     pub(crate) async fn send(&self, data: Bytes) -> Result<(), Closed> {
         // While this waits, requests must still be taken from the socket: the client's window
         // adjustment, which ends the wait, is behind them.
-        let _sending = self.inbox.sending();
+        let _sending = self.gate.sending();
         self.race(self.out.data_bytes(data)).await
+    }
+
+    /// Sends text for the client's standard error; waits like [`send`](Self::send).
+    pub(crate) async fn stderr(&self, data: Bytes) -> Result<(), Closed> {
+        let _sending = self.gate.sending();
+        self.race(self.out.extended_data_bytes(STDERR, data)).await
     }
 
     /// Tells how it ended, then that nothing more comes, then closes.

@@ -10,21 +10,25 @@ use std::time::Duration;
 
 use russh::keys::PublicKey;
 use russh::server::{
-    Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer,
-    Session as RusshSession, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session as RusshSession, VerifiedPublicKey,
 };
-use russh::{Channel as RusshChannel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind, MethodSet, Pty};
+use russh::{
+    Channel as RusshChannel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind,
+    MethodSet, Pty,
+};
 use tidegate_core::{Attempt, Authenticator, Peer, Session};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::algorithms::is_accepted_signature;
-use crate::channel::Channel;
+use crate::channel::{Arrivals, Channel};
+use crate::command::{self, Commands};
 use crate::inbox::{Gate, Inbox};
 use crate::limits::{HalfOpen, Open};
 use crate::sftp::{self, SftpSettings};
 use crate::socket::SocketControl;
+use crate::stream::StreamInbox;
 
 /// Channels that one connection may open in its life: the library keeps a little for each.
 const MAX_CHANNELS_EVER: u32 = 100_000;
@@ -39,6 +43,7 @@ const REFUSAL_DELAY: Duration = Duration::from_millis(500);
 pub(crate) struct Shared {
     pub(crate) authenticator: Authenticator,
     pub(crate) sftp: SftpSettings,
+    pub(crate) commands: Commands,
     pub(crate) max_channels: usize,
     pub(crate) max_auth_tries: Option<u32>,
     pub(crate) login_banner: Option<String>,
@@ -93,7 +98,14 @@ pub(crate) struct ConnectionHandler {
 struct ChannelState {
     /// Taken by the worker once a subsystem or command starts.
     out: Option<ChannelWriteHalf<Msg>>,
-    inbox: Option<Arc<Inbox>>,
+    arrivals: Option<Arrivals>,
+    ended: CancellationToken,
+}
+
+/// What a worker takes from its channel.
+struct Claimed {
+    session: Session,
+    out: ChannelWriteHalf<Msg>,
     ended: CancellationToken,
 }
 
@@ -146,30 +158,58 @@ impl ConnectionHandler {
         known
     }
 
-    /// Hands the channel to a worker of its own.
+    /// Hands the channel to a worker that speaks SFTP.
     fn start_sftp(&mut self, id: ChannelId) -> bool {
-        let Some(session) = self.connection.session.get().cloned() else { return false };
-        let Some(state) = self.channels.get_mut(&id) else { return false };
-        let Some(out) = state.out.take() else { return false };
         let inbox = Arc::new(Inbox::new(Arc::clone(&self.gate)));
-        state.inbox = Some(Arc::clone(&inbox));
-        let channel = Channel::new(out, inbox, state.ended.clone());
-        let (shared, control) = (Arc::clone(&self.shared), self.connection.control.clone());
-        let ended = state.ended.clone();
+        let Some(claimed) = self.claim(id, Arrivals::Packets(Arc::clone(&inbox))) else { return false };
+        let channel = Channel::new(claimed.out, inbox, Arc::clone(&self.gate), claimed.ended);
+        let shared = Arc::clone(&self.shared);
+        self.spawn_worker(id, async move { sftp::serve(&channel, &claimed.session, &shared.sftp).await });
+        true
+    }
+
+    /// Hands the channel to a worker that runs a command, if it is one that is enabled.
+    fn start_command(&mut self, id: ChannelId, line: &[u8]) -> bool {
+        let job = match self.shared.commands.parse(line) {
+            Ok(job) => job,
+            Err(error) => {
+                let connection_id = &*self.connection.peer.connection_id;
+                debug!(connection_id, "exec request of {} bytes refused: {error}", line.len());
+                return false;
+            }
+        };
+        let inbox = Arc::new(StreamInbox::new(Arc::clone(&self.gate)));
+        let Some(claimed) = self.claim(id, Arrivals::Stream(Arc::clone(&inbox))) else { return false };
+        let channel = Channel::new(claimed.out, inbox, Arc::clone(&self.gate), claimed.ended);
+        self.spawn_worker(id, async move { command::serve(&channel, &claimed.session, job).await });
+        true
+    }
+
+    /// Takes what a worker needs from a channel on which nothing runs yet.
+    fn claim(&mut self, id: ChannelId, arrivals: Arrivals) -> Option<Claimed> {
+        let session = self.connection.session.get().cloned()?;
+        let state = self.channels.get_mut(&id)?;
+        let out = state.out.take()?;
+        state.arrivals = Some(arrivals);
+        Some(Claimed { session, out, ended: state.ended.clone() })
+    }
+
+    fn spawn_worker(&self, id: ChannelId, work: impl Future<Output = ()> + Send + 'static) {
+        let Some(ChannelState { arrivals: Some(arrivals), ended, .. }) = self.channels.get(&id) else {
+            return;
+        };
+        let (arrivals, ended) = (arrivals.clone(), ended.clone());
+        let events = self.shared.authenticator.events().clone();
+        let control = self.connection.control.clone();
         self.shared.workers.spawn(async move {
-            let events = session.events().clone();
-            let worker = {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move { sftp::serve(&channel, &session, &shared.sftp).await })
-            };
             // A defect in the worker ends this connection, and no other.
-            if worker.await.is_err() {
+            if tokio::spawn(work).await.is_err() {
                 events.metrics().panicked();
                 control.kill();
             }
+            arrivals.close();
             ended.cancel();
         });
-        true
     }
 
     fn cut_off(&self, why: &dyn std::fmt::Display) -> russh::Error {
@@ -264,7 +304,7 @@ impl Handler for ConnectionHandler {
         // The read half is dropped on purpose: see `channel.rs`.
         let (_, out) = channel.split();
         let ended = self.connection.ended.child_token();
-        self.channels.insert(out.id(), ChannelState { out: Some(out), inbox: None, ended });
+        self.channels.insert(out.id(), ChannelState { out: Some(out), arrivals: None, ended });
         reply.accept().await;
         Ok(())
     }
@@ -277,8 +317,8 @@ impl Handler for ConnectionHandler {
     }
 
     async fn channel_eof(&mut self, id: ChannelId, _session: &mut RusshSession) -> Result<(), Self::Error> {
-        if let Some(ChannelState { inbox: Some(inbox), .. }) = self.channels.get(&id) {
-            inbox.finish();
+        if let Some(ChannelState { arrivals: Some(arrivals), .. }) = self.channels.get(&id) {
+            arrivals.finish();
         }
         Ok(())
     }
@@ -290,8 +330,8 @@ impl Handler for ConnectionHandler {
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
         match self.channels.get(&id) {
-            Some(ChannelState { inbox: Some(inbox), .. }) => {
-                inbox.push(data).map_err(|error| self.cut_off(&error))
+            Some(ChannelState { arrivals: Some(arrivals), .. }) => {
+                arrivals.push(data).map_err(|error| self.cut_off(&error))
             }
             // Data before a subsystem or command, or after its end, has nobody to go to.
             _ => Ok(()),
@@ -317,8 +357,7 @@ impl Handler for ConnectionHandler {
         data: &[u8],
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
-        debug!("exec request of {} bytes refused: no command is enabled", data.len());
-        session.channel_failure(id)
+        if self.start_command(id, data) { session.channel_success(id) } else { session.channel_failure(id) }
     }
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut RusshSession) -> Result<(), Self::Error> {

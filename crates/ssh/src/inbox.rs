@@ -7,8 +7,8 @@
 //! client, that is, while it waits for the disk. While any worker of the connection waits to *send*, the
 //! socket is read on, because the window adjustment it waits for is behind the data. What accumulates
 //! then is bounded by [`LIMIT_REQUEST_BYTES`] and [`LIMIT_BYTES`], beyond which the connection ends. A run of
-//! READ requests, which
-//! clients that prefetch whole files send without limit, is kept as one entry of constant size.
+//! READ requests, which clients that prefetch whole files send without limit, is kept as one entry of
+//! constant size.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,10 +21,10 @@ use tokio::sync::Notify;
 use crate::socket::SocketControl;
 
 /// Bytes waiting on a channel beyond which the socket is not read, as long as that is safe.
-const PAUSE_BYTES: usize = 2 << 20;
+pub(crate) const PAUSE_BYTES: usize = 2 << 20;
 
 /// Bytes waiting on a channel at which the socket is read again.
-const RESUME_BYTES: usize = 1 << 20;
+pub(crate) const RESUME_BYTES: usize = 1 << 20;
 
 /// Bytes of requests without data waiting on a channel beyond which the connection ends: such a client
 /// asks and does not read.
@@ -32,7 +32,7 @@ const LIMIT_REQUEST_BYTES: usize = 6 << 20;
 
 /// Bytes waiting on a channel, data included, beyond which the connection ends. It is reached only when
 /// uploads are slow while another channel of the same connection waits for the client.
-const LIMIT_BYTES: usize = 24 << 20;
+pub(crate) const LIMIT_BYTES: usize = 24 << 20;
 
 /// Entries waiting on a channel beyond which the connection ends; each costs about 100 bytes.
 const LIMIT_ENTRIES: usize = 64 * 1024;
@@ -42,7 +42,7 @@ const MAX_FRAME_BYTES: u32 = 262_144;
 
 /// Data written together: one system call, and one hop to the disk's thread, while it is still in the
 /// processor's second cache.
-const WRITE_RUN_BYTES: usize = 512 << 10;
+pub(crate) const WRITE_RUN_BYTES: usize = 512 << 10;
 
 /// Size of a READ packet without its handle: type, id, handle length, offset, length.
 const READ_FIXED_BYTES: usize = 1 + 4 + 4 + 8 + 4;
@@ -103,6 +103,27 @@ impl Gate {
         Self { control, sending: AtomicUsize::new(0), full: AtomicUsize::new(0) }
     }
 
+    /// Too much waits on one more channel.
+    pub(crate) fn filled(&self) {
+        self.full.fetch_add(1, Ordering::SeqCst);
+        self.update();
+    }
+
+    /// One channel fewer has too much waiting.
+    pub(crate) fn drained(&self) {
+        self.full.fetch_sub(1, Ordering::SeqCst);
+        self.update();
+    }
+
+    /// Marks that a worker waits for the client; reading goes on until the guard is dropped.
+    pub(crate) fn sending(&self) -> Sending<'_> {
+        self.sending.fetch_add(1, Ordering::SeqCst);
+        if self.full.load(Ordering::SeqCst) > 0 {
+            self.update();
+        }
+        Sending(self)
+    }
+
     fn update(&self) {
         if self.full.load(Ordering::SeqCst) > 0 && self.sending.load(Ordering::SeqCst) == 0 {
             self.control.pause_reads();
@@ -132,6 +153,7 @@ struct State {
     request_bytes: usize,
     full: bool,
     eof: bool,
+    closed: bool,
 }
 
 impl Inbox {
@@ -143,6 +165,7 @@ impl Inbox {
             request_bytes: 0,
             full: false,
             eof: false,
+            closed: false,
         };
         Self { state: Mutex::new(state), arrived: Notify::new(), gate }
     }
@@ -150,6 +173,9 @@ impl Inbox {
     /// Takes in what arrived; never waits.
     pub(crate) fn push(&self, chunk: &[u8]) -> Result<(), InboxError> {
         let mut state = self.state();
+        if state.closed {
+            return Ok(());
+        }
         state.frames.extend(chunk);
         let mut outcome = Ok(());
         loop {
@@ -172,8 +198,7 @@ impl Inbox {
         state.full |= full;
         drop(state);
         if full {
-            self.gate.full.fetch_add(1, Ordering::SeqCst);
-            self.gate.update();
+            self.gate.filled();
         }
         self.arrived.notify_one();
         outcome
@@ -219,21 +244,22 @@ impl Inbox {
         Some(packet)
     }
 
-    /// Marks that the worker waits for the client; reading goes on until the guard is dropped.
-    pub(crate) fn sending(&self) -> Sending<'_> {
-        self.gate.sending.fetch_add(1, Ordering::SeqCst);
-        if self.gate.full.load(Ordering::SeqCst) > 0 {
-            self.gate.update();
-        }
-        Sending(&self.gate)
+    /// Nobody takes any more: what waits is dropped, and so is what still comes. Otherwise a client that goes
+    /// on sending to a worker that ended would fill the inbox, and its socket would never be read again.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.frames = FrameBuffer::new(MAX_FRAME_BYTES);
+        state.entries = VecDeque::new();
+        (state.bytes, state.request_bytes) = (0, 0);
+        self.released(state);
     }
 
     fn released(&self, mut state: MutexGuard<'_, State>) {
         if state.full && state.bytes < RESUME_BYTES {
             state.full = false;
             drop(state);
-            self.gate.full.fetch_sub(1, Ordering::SeqCst);
-            self.gate.update();
+            self.gate.drained();
         }
     }
 
@@ -245,8 +271,7 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         if self.state().full {
-            self.gate.full.fetch_sub(1, Ordering::SeqCst);
-            self.gate.update();
+            self.gate.drained();
         }
     }
 }
@@ -383,7 +408,7 @@ mod tests {
             inbox.push(&frame(&write)).unwrap();
         }
         assert!(control.is_paused());
-        let sending = inbox.sending();
+        let sending = inbox.gate.sending();
         assert!(!control.is_paused());
         drop(sending);
         assert!(control.is_paused());
@@ -391,6 +416,23 @@ mod tests {
             inbox.take().await.unwrap();
         }
         assert!(!control.is_paused());
+    }
+
+    #[tokio::test]
+    async fn an_inbox_that_nobody_reads_any_more_does_not_stop_the_socket() {
+        let (inbox, control) = inbox();
+        let (handle, data) = (Bytes::from_static(b"hand"), Bytes::from(vec![0; 200_000]));
+        let write = frame(&Request::Write { id: 1, handle, offset: 0, data });
+        while !control.is_paused() {
+            inbox.push(&write).unwrap();
+        }
+        inbox.close();
+        assert!(!control.is_paused());
+        for _ in 0..2 * LIMIT_BYTES / write.len() {
+            inbox.push(&write).unwrap();
+        }
+        assert!(!control.is_paused());
+        assert_eq!(inbox.try_take(), None);
     }
 
     #[tokio::test]

@@ -6,14 +6,18 @@
 
 pub mod algorithms;
 mod channel;
+mod command;
 pub mod config;
 mod handler;
+mod hasher;
 pub mod host_keys;
 mod inbox;
 mod limits;
+mod scp;
 mod sftp;
 pub mod shell_words;
 mod socket;
+mod stream;
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
+use command::Commands;
 use handler::{Connection, ConnectionHandler, Place, Shared, methods};
 use host_keys::HostKeys;
 use limits::{ConnectionLimits, accept_loop};
@@ -133,6 +138,7 @@ impl Server {
                 max_open_handles: settings.max_open_handles,
                 disabled: settings.disabled_sftp_extensions.into_iter().collect(),
             },
+            commands: Commands::new(&settings.ssh_commands),
             max_channels: settings.max_channels,
             max_auth_tries: settings.max_auth_tries,
             login_banner: settings.login_banner,
@@ -257,7 +263,11 @@ fn concluded(shared: &Shared, connection: &Connection, outcome: Result<(), russh
     // Nobody aborts the library's task, so it can only have panicked.
     if let Err(russh::Error::Join(_)) = &outcome {
         events.metrics().panicked();
-        tracing::error!(connection_id = &*peer.connection_id, "connection from {} ended by a defect", peer.addr);
+        tracing::error!(
+            connection_id = &*peer.connection_id,
+            "connection from {} ended by a defect",
+            peer.addr
+        );
     }
     if connection.session.get().is_some() {
         info!(connection_id = &*peer.connection_id, "connection from {} closed", peer.addr);

@@ -1,13 +1,12 @@
 //! `check-file-name` and `check-file-handle` (filexfer-extensions-00 §3): digests of a file or its blocks.
 
-use aws_lc_rs::digest::{self, Context};
 use bytes::Bytes;
-use md5::{Digest as _, Md5};
 use tidegate_core::{Inspection, UserFs};
 use tidegate_sftp_wire::ExtendedReply;
 use tidegate_vfs::FsError;
 
 use super::engine::Reply;
+use crate::hasher::Hasher;
 
 /// Read at a time.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -17,40 +16,6 @@ const MIN_BLOCK_BYTES: u32 = 256;
 
 /// The reply must fit into a packet that every client takes.
 const MAX_HASHES_BYTES: usize = 32_000;
-
-/// The digests offered, by their names on the wire.
-enum Hasher {
-    Md5(Md5),
-    Sha(Context),
-}
-
-impl Hasher {
-    fn new(name: &str) -> Option<Self> {
-        Some(match name {
-            "md5" => Self::Md5(Md5::new()),
-            "sha1" => Self::Sha(Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY)),
-            "sha224" => Self::Sha(Context::new(&digest::SHA224)),
-            "sha256" => Self::Sha(Context::new(&digest::SHA256)),
-            "sha384" => Self::Sha(Context::new(&digest::SHA384)),
-            "sha512" => Self::Sha(Context::new(&digest::SHA512)),
-            _ => return None,
-        })
-    }
-
-    fn update(&mut self, data: &[u8]) {
-        match self {
-            Self::Md5(md5) => md5.update(data),
-            Self::Sha(sha) => sha.update(data),
-        }
-    }
-
-    fn finish(self, out: &mut Vec<u8>) {
-        match self {
-            Self::Md5(md5) => out.extend_from_slice(&md5.finalize()),
-            Self::Sha(sha) => out.extend_from_slice(sha.finish().as_ref()),
-        }
-    }
-}
 
 /// Digests `length` bytes (all that follow for 0) from `offset`, in blocks of `block_size` (one for 0),
 /// with the first algorithm of the client's list that is known.
@@ -95,7 +60,7 @@ pub(super) async fn reply(
             (offset, left, in_block) = (offset + count, left - count, in_block - count);
         }
         if before > left || hashes.is_empty() {
-            hasher.finish(&mut hashes);
+            hashes.extend_from_slice(&hasher.finish());
         }
         if hashes.len() > MAX_HASHES_BYTES {
             return Err(FsError::InvalidInput("too many blocks for one reply"));

@@ -74,7 +74,11 @@ impl<'a> Engine<'a> {
     }
 
     /// Handles one request. Small replies go to `out`, a reply with file data is returned whole.
-    pub(super) async fn handle(&mut self, item: Item, out: &mut BytesMut) -> Result<Option<Bytes>, EngineError> {
+    pub(super) async fn handle(
+        &mut self,
+        item: Item,
+        out: &mut BytesMut,
+    ) -> Result<Option<Bytes>, EngineError> {
         let request = match item {
             Item::Read { id, handle, offset, length } => Request::Read { id, handle, offset, len: length },
             Item::Packet(packet) => match Request::decode(packet) {
@@ -186,6 +190,7 @@ impl<'a> Engine<'a> {
                 exclusive: pflags.contains(PFlags::EXCL),
                 truncate: pflags.contains(PFlags::TRUNC),
                 resume: pflags.contains(PFlags::APPEND) && !pflags.contains(PFlags::TRUNC),
+                expected_size: 0,
             };
             self.fs.upload(&path, how).await?
         } else if pflags.contains(PFlags::READ) {

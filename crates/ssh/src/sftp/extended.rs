@@ -1,7 +1,9 @@
 //! The extensions of `PROTOCOL.md`: which are announced, and what each one does.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tidegate_sftp_wire::{ExtendedReply, ExtendedRequest, Limits, SpaceAvailable, StatVfs, StatusCode, extension::names};
+use tidegate_sftp_wire::{
+    ExtendedReply, ExtendedRequest, Limits, SpaceAvailable, StatVfs, StatusCode, extension::names,
+};
 use tidegate_vfs::{FsError, Links, Space, VPath};
 
 use super::engine::{Engine, MAX_DATA_BYTES, Reply, done};

@@ -105,7 +105,8 @@ impl Handles {
 
     fn find(&self, handle: &[u8]) -> Option<usize> {
         let handle: &[u8; HANDLE_BYTES] = handle.try_into().ok()?;
-        let word = |at: usize| u32::from_be_bytes([handle[at], handle[at + 1], handle[at + 2], handle[at + 3]]);
+        let word =
+            |at: usize| u32::from_be_bytes([handle[at], handle[at + 1], handle[at + 2], handle[at + 3]]);
         let index = word(4) as usize;
         let slot = self.slots.get(index)?;
         (word(0) == self.salt && word(8) == slot.generation && slot.open.is_some()).then_some(index)

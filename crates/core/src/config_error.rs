@@ -4,9 +4,10 @@
 //! The sections themselves live in the crates that use them (`ssh`, `store`, `http`); files, environment and
 //! flags are merged in the binary. The keys are documented in `docs/config.md`.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +70,7 @@ pub fn bind_address(key: &str, value: &str) -> Result<String, ConfigError> {
 }
 
 /// The `actions` of a section as written: what to run or to notify, and when.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ActionsSection {
     /// The conditions that trigger the actions. Default: none.
@@ -78,10 +79,38 @@ pub struct ActionsSection {
     pub command: String,
     /// URL to notify, `http://` or `https://`. Default: empty, no notification.
     pub http_notification_url: String,
+    /// Seconds that a command may run. Default 30.
+    pub command_timeout: i64,
+    /// Seconds that one attempt of a notification may take. Default 15.
+    pub http_timeout: i64,
+    /// Further attempts after a notification could not be delivered. Default 2.
+    pub http_retries: i64,
+    /// Events of this section that are worked on at the same time. Default 16.
+    pub max_concurrent: i64,
+    /// Events of this section that may wait. Default 10000.
+    pub queue_size: i64,
+    /// Seconds that waiting events get when the server stops. Default 10.
+    pub shutdown_grace_time: i64,
+}
+
+impl Default for ActionsSection {
+    fn default() -> Self {
+        Self {
+            execute_on: Vec::new(),
+            command: String::new(),
+            http_notification_url: String::new(),
+            command_timeout: 30,
+            http_timeout: 15,
+            http_retries: 2,
+            max_concurrent: 16,
+            queue_size: 10_000,
+            shutdown_grace_time: 10,
+        }
+    }
 }
 
 /// The checked `actions` of a section.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Actions {
     /// The conditions, each one of those that the section knows.
     pub execute_on: Vec<String>,
@@ -89,6 +118,26 @@ pub struct Actions {
     pub command: Option<PathBuf>,
     /// URL to notify.
     pub http_notification_url: Option<String>,
+    /// How long a command may run.
+    pub command_timeout: Duration,
+    /// How long one attempt of a notification may take.
+    pub http_timeout: Duration,
+    /// Further attempts after a notification could not be delivered.
+    pub http_retries: u32,
+    /// Events that are worked on at the same time.
+    pub max_concurrent: usize,
+    /// Events that may wait.
+    pub queue_size: usize,
+    /// How long waiting events get when the server stops.
+    pub shutdown_grace_time: Duration,
+}
+
+impl fmt::Debug for Actions {
+    /// Without the URL, which may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (on, command) = (&self.execute_on, &self.command);
+        f.debug_struct("Actions").field("execute_on", on).field("command", command).finish_non_exhaustive()
+    }
 }
 
 impl ActionsSection {
@@ -114,7 +163,21 @@ impl ActionsSection {
             // The value may hold credentials, so it is not repeated.
             return Err(ConfigError::new(key, "[redacted]", "an http:// or https:// URL, or nothing"));
         }
-        Ok(Actions { execute_on: self.execute_on, command, http_notification_url: url })
+        let key = |name: &str| format!("{section}.actions.{name}");
+        let seconds = |name: &str, value: i64, least: u64| {
+            in_range(&key(name), value, least..=86_400, "a time in seconds").map(Duration::from_secs)
+        };
+        Ok(Actions {
+            execute_on: self.execute_on,
+            command,
+            http_notification_url: url,
+            command_timeout: seconds("command_timeout", self.command_timeout, 1)?,
+            http_timeout: seconds("http_timeout", self.http_timeout, 1)?,
+            http_retries: in_range(&key("http_retries"), self.http_retries, 0..=10, "a number")?,
+            max_concurrent: in_range(&key("max_concurrent"), self.max_concurrent, 1..=1000, "a number")?,
+            queue_size: in_range(&key("queue_size"), self.queue_size, 1..=1_000_000, "a number")?,
+            shutdown_grace_time: seconds("shutdown_grace_time", self.shutdown_grace_time, 0)?,
+        })
     }
 }
 
@@ -166,6 +229,7 @@ mod tests {
             execute_on: vec![on.to_owned()],
             command: command.to_owned(),
             http_notification_url: url.to_owned(),
+            ..ActionsSection::default()
         };
         let good = section("upload", "/bin/true", "https://user:pw@host/x?y=1").validate("sftpd", &known);
         assert_eq!(good.map(|a| a.command), Ok(Some(PathBuf::from("/bin/true"))));
@@ -177,5 +241,9 @@ mod tests {
         );
         let error = section("upload", "", "ftp://user:pw@host").validate("x", &known).unwrap_err();
         assert!(!error.to_string().contains("pw"));
+        let secret = section("upload", "", "http://user:hunter2@host").validate("x", &known).unwrap();
+        assert!(!format!("{secret:?}").contains("hunter2"));
+        let never = ActionsSection { command_timeout: 0, ..ActionsSection::default() };
+        assert_eq!(never.validate("x", &known).unwrap_err().key, "x.actions.command_timeout");
     }
 }

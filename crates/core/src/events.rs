@@ -1,13 +1,12 @@
 //! What happened: one call writes the log line, moves the counters and offers the event to the hooks.
 //!
-//! [`Events::emit`] never blocks. The hook queue is bounded; what does not fit is counted and logged,
-//! and the client never waits for a hook. The field names are those of the seed's log lines.
+//! [`Events::emit`] never blocks, and neither may the [`HookQueue`] that it offers events to: the client never
+//! waits for a hook. The field names are those of the seed's log lines.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidegate_vfs::{Timestamp, VPath};
-use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::{Direction, LoginMethod, Metrics, Protocol, User};
@@ -118,16 +117,23 @@ pub enum Event {
     UserDeleted(Arc<User>),
 }
 
+/// Where events wait for what is to be done about them outside the server.
+pub trait HookQueue: std::fmt::Debug + Send + Sync {
+    /// Takes the event, or drops it where it matches nothing or does not fit; what does not fit is counted and
+    /// logged. Never blocks: a client's request is waiting.
+    fn offer(&self, event: Event);
+}
+
 /// The one place where events go.
 #[derive(Debug, Clone)]
 pub struct Events {
     metrics: Metrics,
-    hooks: Option<mpsc::Sender<Event>>,
+    hooks: Option<Arc<dyn HookQueue>>,
 }
 
 impl Events {
     /// Events that are logged and counted, and offered to `hooks` if there are any.
-    pub fn new(metrics: Metrics, hooks: Option<mpsc::Sender<Event>>) -> Self {
+    pub fn new(metrics: Metrics, hooks: Option<Arc<dyn HookQueue>>) -> Self {
         Self { metrics, hooks }
     }
 
@@ -160,11 +166,8 @@ impl Events {
             Event::UserUpdated(user) => info!(sender = "dataProvider", "user {:?} updated", user.username),
             Event::UserDeleted(user) => info!(sender = "dataProvider", "user {:?} deleted", user.username),
         }
-        if let Some(hooks) = &self.hooks
-            && !matches!(event, Event::LoggedIn { .. } | Event::LoginFailed { .. })
-            && hooks.try_send(event).is_err()
-        {
-            warn!(sender = "hooks", "the hook queue is full or closed, an action is dropped");
+        if let Some(hooks) = &self.hooks {
+            hooks.offer(event);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::{Direction, LoginMethod};
 
@@ -29,6 +29,35 @@ struct Facts {
     panics: IntCounter,
     handshake_failures: IntCounter,
     refused_connections: IntCounter,
+    hooks_queued: IntGauge,
+    hooks: IntCounterVec,
+}
+
+/// What became of an event that a hook was configured for. Of two results the later one in this list is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HookResult {
+    /// The command ended with 0, the notification was accepted.
+    Done,
+    /// The command or the notification failed.
+    Failed,
+    /// The command or the notification took too long.
+    TimedOut,
+    /// It was not begun, because the queue was full or the server stopped.
+    Dropped,
+}
+
+impl HookResult {
+    const ALL: [Self; 4] = [Self::Done, Self::Failed, Self::TimedOut, Self::Dropped];
+
+    /// The value of the label `result`.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::TimedOut => "timeout",
+            Self::Dropped => "dropped",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +103,14 @@ impl Metrics {
             ok: counter(&format!("sftpgo_{prefix}login_ok_total"), &format!("Number of successful logins{what}")),
             ko: counter(&format!("sftpgo_{prefix}login_ko_total"), &format!("Number of failed logins{what}")),
         };
+        let hooks_help = "Number of events that a hook was configured for, by what became of them";
+        let hooks = IntCounterVec::new(Opts::new("tidegate_hooks_total", hooks_help), &["result"]);
+        let hooks = hooks.expect("the name is valid");
+        registry.register(Box::new(hooks.clone())).expect("the name is unique");
+        for result in HookResult::ALL {
+            // A series exists from its first mention on, and rates need the zero.
+            let _ = hooks.with_label_values(&[result.label()]);
+        }
         let facts = Facts {
             availability: gauge(
                 "sftpgo_dataprovider_availability",
@@ -106,6 +143,8 @@ impl Metrics {
                 "tidegate_refused_connections_total",
                 "Number of connections refused because too many were open",
             ),
+            hooks_queued: gauge("tidegate_hooks_queued", "Number of events that wait for their hook"),
+            hooks,
             registry,
         };
         Self(Arc::new(facts))
@@ -186,6 +225,16 @@ impl Metrics {
     pub fn connection_refused(&self) {
         self.0.refused_connections.inc();
     }
+
+    /// So many more events wait for their hook; a negative number is fewer.
+    pub fn hooks_queued(&self, change: i64) {
+        self.0.hooks_queued.add(change);
+    }
+
+    /// `count` events met this end.
+    pub fn hooks_ended(&self, result: HookResult, count: u64) {
+        self.0.hooks.with_label_values(&[result.label()]).inc_by(count);
+    }
 }
 
 impl Default for Metrics {
@@ -203,6 +252,8 @@ mod tests {
         let metrics = Metrics::new();
         metrics.login(LoginMethod::Password, true);
         metrics.transfer_ended(Direction::Upload, 7, true);
+        metrics.hooks_queued(2);
+        metrics.hooks_ended(HookResult::TimedOut, 3);
         let text = metrics.encode().unwrap();
         for line in [
             "# TYPE sftpgo_upload_size counter",
@@ -213,6 +264,11 @@ mod tests {
             "sftpgo_password_login_ok_total 1",
             "sftpgo_public_key_login_attempts_total 0",
             "sftpgo_dataprovider_availability 0",
+            "# TYPE tidegate_hooks_queued gauge",
+            "tidegate_hooks_queued 2",
+            "# TYPE tidegate_hooks_total counter",
+            "tidegate_hooks_total{result=\"timeout\"} 3",
+            "tidegate_hooks_total{result=\"dropped\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
         }

@@ -5,6 +5,7 @@
 mod advertise;
 mod cli;
 mod config;
+mod hooks;
 mod log;
 mod portable;
 mod serve;

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::hooks::Hooks;
 use crate::version::VERSION;
 
 /// How often idle sessions are looked for and usage is written back.
@@ -35,14 +36,23 @@ pub(crate) struct Centre {
 }
 
 impl Centre {
-    /// Builds the centre over `store`.
+    /// Builds the centre over `store`, without hooks.
     pub(crate) fn new(
         store: Arc<dyn UserStore>,
         sftpd: &tidegate_ssh::config::Settings,
         provider: &tidegate_store::config::Settings,
     ) -> Self {
-        let metrics = Metrics::new();
-        let events = Events::new(metrics.clone(), None);
+        Self::with_events(Events::new(Metrics::new(), None), store, sftpd, provider)
+    }
+
+    /// Builds the centre over `store`; what happens goes to `events`.
+    fn with_events(
+        events: Events,
+        store: Arc<dyn UserStore>,
+        sftpd: &tidegate_ssh::config::Settings,
+        provider: &tidegate_store::config::Settings,
+    ) -> Self {
+        let metrics = events.metrics().clone();
         let clock: Clock = system_clock();
         let upload_mode = match sftpd.upload_mode {
             0 => UploadMode::Standard,
@@ -137,7 +147,10 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     let store = tidegate_store::open(&config.data_provider)
         .await
         .with_context(|| format!("cannot open the data provider {driver}"))?;
-    let centre = Centre::new(store, &config.sftpd, &config.data_provider);
+    let metrics = Metrics::new();
+    let hooks = Hooks::start(&config.sftpd.actions, &config.data_provider.actions, &metrics);
+    let events = Events::new(metrics, hooks.queue());
+    let centre = Centre::with_events(events, store, &config.sftpd, &config.data_provider);
     let host_keys = load_host_keys(config.sftpd.host_keys.clone()).await?;
     let ssh = bind_ssh(config.sftpd.clone(), &centre, host_keys).map_err(|error| explain(&config, error))?;
     let http = match &config.httpd {
@@ -171,6 +184,7 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     tasks.close();
     tasks.wait().await;
     centre.sessions.write_back_usage().await;
+    hooks.finish().await;
     info!(console = true, "stopped");
     Ok(())
 }

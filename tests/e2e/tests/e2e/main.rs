@@ -10,6 +10,7 @@
 //! | `login` | who gets in, who does not, and what the log says |
 //! | `flow` | clients that stall, flood, crawl or renegotiate: regressions of the transport |
 //! | `hostile` | malformed and excessive input |
+//! | `hooks` | commands and notifications after file operations and changes of accounts |
 //! | `config` | files, environment, flags, exit codes |
 //! | `logs` | the lines, byte for byte; reopening; the end of the process |
 //! | `api` | the REST API and the database made by the reference |
@@ -21,6 +22,7 @@ mod api;
 mod config;
 mod confinement;
 mod flow;
+mod hooks;
 mod hostile;
 mod login;
 mod logs;

@@ -50,6 +50,19 @@ pub(crate) enum Command {
     )]
     Portable(PortableArgs),
 
+    /// Make users of system accounts, or of those of ProFTPD or Pure-FTPd
+    ///
+    /// Writes a dump with the accounts of the given files and their password hashes; nobody needs a new
+    /// password. The server takes it over with GET /api/v1/loaddata?input_file=<absolute path>. What cannot be
+    /// taken over is told on standard error, with file and line. The files are only read.
+    #[command(
+        after_help = "Examples:\n  sudo tidegate convert-users -o /root/users.json\n  sudo tidegate convert-users \
+                            -g sftpusers --force-uid 996 --force-gid 996 -o users.json\n  tidegate convert-users -F \
+                            proftpd -i /etc/proftpd/ftpd.passwd -o users.json\n  tidegate convert-users -F pure-ftpd \
+                            -i /etc/pureftpd.passwd -p list,download,upload -o users.json"
+    )]
+    ConvertUsers(crate::convert_users::ConvertArgs),
+
     /// Print a shell completion script
     ///
     /// For bash: tidegate completions bash > /etc/bash_completion.d/tidegate
@@ -75,6 +88,8 @@ pub(crate) enum ManPage {
     Serve,
     /// tidegate-portable(1)
     Portable,
+    /// tidegate-convert-users(1)
+    ConvertUsers,
 }
 
 /// The flags of `serve` as given; what is not given is looked up by [`ServeArgs::settle`].
@@ -315,7 +330,11 @@ pub(crate) fn man(page: Option<ManPage>, out: &mut dyn std::io::Write) -> Result
     let command = match page {
         None => root,
         Some(page) => {
-            let name = if matches!(page, ManPage::Serve) { "serve" } else { "portable" };
+            let name = match page {
+                ManPage::Serve => "serve",
+                ManPage::Portable => "portable",
+                ManPage::ConvertUsers => "convert-users",
+            };
             root.find_subcommand(name).context("the command of a manual page exists")?.clone()
         }
     };
@@ -438,7 +457,11 @@ mod tests {
         let mut script = Vec::new();
         completions(clap_complete::Shell::Bash, &mut script);
         assert!(String::from_utf8_lossy(&script).contains("--advertise-credentials"));
-        for (page, word) in [(None, "portable"), (Some(ManPage::Serve), "log\\-max\\-age")] {
+        for (page, word) in [
+            (None, "portable"),
+            (Some(ManPage::Serve), "log\\-max\\-age"),
+            (Some(ManPage::ConvertUsers), "keep\\-without"),
+        ] {
             let mut roff = Vec::new();
             man(page, &mut roff).unwrap();
             let roff = String::from_utf8_lossy(&roff);

@@ -5,6 +5,7 @@
 mod advertise;
 mod cli;
 mod config;
+mod convert_users;
 mod hooks;
 mod log;
 mod portable;
@@ -56,6 +57,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         None => Cli::command().print_long_help().context("cannot print the help")?,
         Some(Command::Serve(args)) => return serve(args),
         Some(Command::Portable(args)) => portable(args)?,
+        Some(Command::ConvertUsers(args)) => convert_users::run(&args)?,
         Some(Command::Completions { shell }) => cli::completions(shell, &mut std::io::stdout()),
         Some(Command::Man { page }) => cli::man(page, &mut std::io::stdout())?,
     }

@@ -5,6 +5,8 @@
 //! | `openssh` | the stock `sftp` and `scp`: transfers, resume, times and modes, directories, names |
 //! | `other_clients` | rclone, lftp, psftp, curl, sshfs, paramiko, asyncssh |
 //! | `protocol` | requests and extensions of the protocol, seen through the raw client |
+//! | `commands` | SSH commands: digests, `cd`, `pwd`; what is refused |
+//! | `scp` | the old protocol of `scp`: OpenSSH, pscp, conversations byte for byte |
 //! | `permissions` | each verb allowed and denied, and the disk after each |
 //! | `confinement` | nothing outside the home is read or changed |
 //! | `login` | who gets in, who does not, and what the log says |
@@ -19,6 +21,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod commands;
 mod config;
 mod confinement;
 mod flow;
@@ -31,3 +34,4 @@ mod other_clients;
 mod permissions;
 mod portable;
 mod protocol;
+mod scp;

@@ -169,7 +169,7 @@ impl Reservation {
     ///
     /// [`FsError::QuotaExceeded`]; what was held stays held.
     pub fn grow_to(&mut self, total: u64) -> Result<(), FsError> {
-        let total = i64::try_from(total).map_err(|_| FsError::QuotaExceeded)?;
+        let total = i64::try_from(total).map_err(|_| FsError::InvalidInput("size of 2^63 bytes or more"))?;
         let more = total - self.held.size_bytes;
         if more <= 0 {
             return Ok(());

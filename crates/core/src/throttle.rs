@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Unused rate that may be made up for later; bounds the burst after a pause.
-const BURST: Duration = Duration::from_millis(250);
+const BURST: Duration = Duration::from_millis(50);
 
 /// A rate in bytes per second that several transfers share; a rate of 0 never waits.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let start = Instant::now();
         throttle.take(100_000).await;
-        assert!(start.elapsed() >= Duration::from_millis(700), "{:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_millis(940), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

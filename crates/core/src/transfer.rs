@@ -39,6 +39,8 @@ pub struct Transfer {
     session: Session,
     protocol: Protocol,
     path: VPath,
+    /// Where `path` led when the file was opened; permissions are asked for both.
+    resolved: VPath,
     real_path: Option<PathBuf>,
     file: Arc<dyn File>,
     progress: Arc<Progress>,
@@ -79,10 +81,12 @@ impl std::fmt::Debug for Transfer {
 }
 
 impl Transfer {
+    #[expect(clippy::too_many_arguments, reason = "the parts of one open file, put together in two places")]
     pub(crate) fn new(
         session: Session,
         protocol: Protocol,
         path: VPath,
+        resolved: VPath,
         real_path: Option<PathBuf>,
         file: Arc<dyn File>,
         readable: bool,
@@ -94,6 +98,7 @@ impl Transfer {
             session,
             protocol,
             path,
+            resolved,
             real_path,
             file,
             progress,
@@ -108,6 +113,11 @@ impl Transfer {
     /// The virtual path under which it was opened.
     pub fn path(&self) -> &VPath {
         &self.path
+    }
+
+    /// Where that path led when the file was opened.
+    pub(crate) fn resolved(&self) -> &VPath {
+        &self.resolved
     }
 
     /// Which way the bytes go.

@@ -94,7 +94,8 @@ impl UserFs {
         let how = OpenOptions { read: true, ..OpenOptions::default() };
         let file = place.storage.open(&place.path, &how).await?;
         let real = self.real(path);
-        Ok(Transfer::new(self.session.clone(), self.protocol, path.clone(), real, file, true, None))
+        let session = self.session.clone();
+        Ok(Transfer::new(session, self.protocol, path.clone(), place.path, real, file, true, None))
     }
 
     /// Opens a file for writing. Needs `upload` on its directory, and `overwrite` if it exists.
@@ -153,7 +154,8 @@ impl UserFs {
         reservation.grow_to(how.expected_size.saturating_sub(old_size))?;
         let keeps_old = existing.is_some() && !how.truncate;
         let mode = self.session.policy().upload_mode;
-        let readable = how.read && self.check(path, Perms::DOWNLOAD, On::Parent).is_ok();
+        let readable = how.read
+            && [path, &place.path].iter().all(|path| self.check(path, Perms::DOWNLOAD, On::Parent).is_ok());
         let (file, temp) = if mode.is_atomic() {
             let temp = temporary(&place.path)?;
             let open = OpenOptions {
@@ -196,7 +198,8 @@ impl UserFs {
             }),
         };
         let (session, real) = (self.session.clone(), self.real(path));
-        Ok(Transfer::new(session, self.protocol, path.clone(), real, file, readable, Some(upload)))
+        let resolved = place.path.clone();
+        Ok(Transfer::new(session, self.protocol, path.clone(), resolved, real, file, readable, Some(upload)))
     }
 
     /// A replacement looks like what it replaces: same mode, and same contents if they are kept.
@@ -216,6 +219,9 @@ impl UserFs {
         let old = place.storage.open(&place.path, &how).await?;
         let mut offset = 0;
         loop {
+            if self.session.cancelled().is_cancelled() {
+                return Err(FsError::Cancelled);
+            }
             let block = old.read_at(offset, self.session.buffers().take(COPY_BLOCK)).await?;
             if block.is_empty() {
                 return Ok(());
@@ -242,7 +248,7 @@ impl UserFs {
     ///
     /// As [`UserFs::metadata`].
     pub async fn open_metadata(&self, transfer: &Transfer) -> Result<Metadata, FsError> {
-        self.check(transfer.path(), Perms::LIST, On::Parent)?;
+        self.check_open(transfer, Perms::LIST, On::Parent)?;
         transfer.metadata().await
     }
 
@@ -345,7 +351,7 @@ impl UserFs {
         }
         // Whoever holds the handle was allowed to upload already.
         let rest = SetAttrs { size: None, ..*attrs };
-        self.check(transfer.path(), permissions_for(&rest), On::Own)?;
+        self.check_open(transfer, permissions_for(&rest), On::Own)?;
         transfer.set_attrs(attrs).await?;
         self.report_attrs(transfer.path(), &rest);
         Ok(())
@@ -513,13 +519,13 @@ impl UserFs {
         if limit_size > 0 {
             let unit = space.fragment_size.max(1);
             let free = unsigned(limit_size - used.size_bytes) / unit;
-            space.blocks = unsigned(limit_size) / unit;
+            space.blocks = space.blocks.min(unsigned(limit_size) / unit);
             space.blocks_free = space.blocks_free.min(free);
             space.blocks_available = space.blocks_available.min(free);
         }
         if limit_files > 0 {
             let free = unsigned(limit_files - used.files);
-            space.files = unsigned(limit_files);
+            space.files = space.files.min(unsigned(limit_files));
             space.files_free = space.files_free.min(free);
             space.files_available = space.files_available.min(free);
         }
@@ -639,6 +645,12 @@ impl UserFs {
             _ => rules.at(path),
         };
         if held.contains(needed) { Ok(()) } else { Err(FsError::Denied) }
+    }
+
+    /// A handle gives no right that its path, or the path that it led to, does not give.
+    fn check_open(&self, transfer: &Transfer, needed: Perms, on: On) -> Result<(), FsError> {
+        self.check(transfer.path(), needed, on)?;
+        self.check(transfer.resolved(), needed, on)
     }
 
     /// The object at `path`, before it is known which permission applies to it.

@@ -337,6 +337,26 @@ async fn no_link_carries_anyone_across_a_permission_boundary() {
 }
 
 #[tokio::test]
+async fn a_handle_reached_through_a_link_gives_no_more_than_its_target() {
+    let house = House::new(UploadMode::Standard, |draft| {
+        draft.permissions.insert("/drop".into(), vec!["upload".into(), "overwrite".into()]);
+    });
+    let files = house.files().await;
+    house.storage.create_dir(&path("/drop"), 0o755).await.unwrap();
+    put(&files, "/drop/f", 9).await.unwrap();
+    house.storage.symlink(&path("/drop/f"), &path("/l")).await.unwrap();
+    let how = UploadOptions { read: true, ..UploadOptions::default() };
+    let open = files.upload(&path("/l"), how).await.unwrap();
+    let buffer = files.session().buffers().take(9);
+    assert!(matches!(open.read_at(0, buffer).await, Err(FsError::Denied)));
+    assert!(matches!(open.inspect(), Err(FsError::Denied)));
+    assert!(matches!(files.open_metadata(&open).await, Err(FsError::Denied)));
+    let mode = SetAttrs { mode: Some(0o777), ..SetAttrs::default() };
+    assert!(matches!(files.set_open_attrs(&open, &mode).await, Err(FsError::Denied)));
+    open.finish().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_hard_link_gives_no_right_that_is_missing_at_the_source() {
     let house = House::new(UploadMode::Standard, |draft| {
         draft.permissions.insert("/drop".into(), vec!["upload".into(), "list".into(), "download".into()]);

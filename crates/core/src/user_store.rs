@@ -104,4 +104,7 @@ pub trait UserStore: Send + Sync {
     async fn record_login(&self, name: &str, at: UnixMillis) -> Result<(), StoreError>;
     /// Whether the provider works.
     async fn ping(&self) -> Result<(), StoreError>;
+    /// Ends the work in good order, at the end of the program: files are left complete, connections closed. Calls
+    /// that come later fail.
+    async fn close(&self) {}
 }

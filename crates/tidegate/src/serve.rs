@@ -150,7 +150,7 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     let metrics = Metrics::new();
     let hooks = Hooks::start(&config.sftpd.actions, &config.data_provider.actions, &metrics);
     let events = Events::new(metrics, hooks.queue());
-    let centre = Centre::with_events(events, store, &config.sftpd, &config.data_provider);
+    let centre = Centre::with_events(events, store.clone(), &config.sftpd, &config.data_provider);
     let host_keys = load_host_keys(config.sftpd.host_keys.clone()).await?;
     let ssh = bind_ssh(config.sftpd.clone(), &centre, host_keys).map_err(|error| explain(&config, error))?;
     let http = match &config.httpd {
@@ -185,6 +185,7 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     tasks.wait().await;
     centre.sessions.write_back_usage().await;
     hooks.finish().await;
+    store.close().await;
     info!(console = true, "stopped");
     Ok(())
 }

@@ -8,8 +8,15 @@ use std::sync::Arc;
 
 use tidegate_core::UserStore;
 
+#[cfg(feature = "bolt")]
+mod bolt;
 pub mod config;
+#[cfg(any(feature = "mysql", feature = "postgresql"))]
+mod connection_string;
+mod dump;
+mod json_user;
 mod memory;
+mod private_file;
 mod record;
 mod sql;
 
@@ -21,10 +28,10 @@ use config::{Driver, Settings};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The driver is a valid name that this program was built without.
-    #[error("data_provider.driver {0:?} is not built in yet, use \"sqlite\" or \"memory\"")]
+    #[error("data_provider.driver {0:?} is not built into this program")]
     NotBuiltIn(&'static str),
     /// There is no database, and none may be created.
-    #[error("database file {} {problem}", path.display())]
+    #[error("file {} {problem}", path.display())]
     File {
         /// The file that the configuration names.
         path: PathBuf,
@@ -56,17 +63,26 @@ pub enum OpenError {
     },
 }
 
-/// Opens the data provider of `settings`. A missing SQLite database is created, an old one brought up to date,
-/// if `manage_users` allows it.
+/// Opens the data provider of `settings`. A missing database is created, an old one brought up to date, if
+/// `manage_users` allows it. A database server that cannot be reached is no error: calls fail until it can be.
 ///
 /// # Errors
 /// [`OpenError`] if the provider cannot be used; nothing was changed then.
 pub async fn open(settings: &Settings) -> Result<Arc<dyn UserStore>, OpenError> {
     match settings.driver {
-        Driver::Memory => Ok(Arc::new(MemoryStore::default())),
-        Driver::Sqlite => Ok(Arc::new(sql::sqlite::open(settings).await?)),
-        other @ (Driver::MySql | Driver::PostgreSql | Driver::Bolt) => {
-            Err(OpenError::NotBuiltIn(other.name()))
+        // The default is the name of a database, and as good as none.
+        Driver::Memory if matches!(settings.name.as_str(), "" | "sftpgo.db") => {
+            Ok(Arc::new(MemoryStore::default()))
         }
+        Driver::Memory => Ok(Arc::new(MemoryStore::with_users(&settings.path, dump::load(&settings.path)?)?)),
+        Driver::Sqlite => Ok(Arc::new(sql::sqlite::open(settings).await?)),
+        #[cfg(feature = "mysql")]
+        Driver::MySql => Ok(Arc::new(sql::mysql::open(settings).await?)),
+        #[cfg(feature = "postgresql")]
+        Driver::PostgreSql => Ok(Arc::new(sql::postgresql::open(settings).await?)),
+        #[cfg(feature = "bolt")]
+        Driver::Bolt => Ok(Arc::new(bolt::open(settings).await?)),
+        #[allow(unreachable_patterns, reason = "which ones are left depends on the features")]
+        other => Err(OpenError::NotBuiltIn(other.name())),
     }
 }

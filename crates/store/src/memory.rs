@@ -1,10 +1,13 @@
 //! The memory provider (data model §1.6): users until the program ends, for portable mode and for tests.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tidegate_core::{Order, Page, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserStore};
+
+use crate::OpenError;
 
 /// Users in a map, ordered by the bytes of their names.
 #[derive(Default)]
@@ -23,6 +26,10 @@ impl Users {
         self.by_name.get_mut(name).ok_or(StoreError::NotFound)
     }
 
+    fn next_id(&self) -> i64 {
+        self.names.last_key_value().map_or(0, |(id, _)| *id).saturating_add(1)
+    }
+
     fn numbered(&mut self, id: i64) -> Result<&mut User, StoreError> {
         let name = self.names.get(&id).ok_or(StoreError::NotFound)?;
         self.by_name.get_mut(name).ok_or(StoreError::NotFound)
@@ -30,6 +37,27 @@ impl Users {
 }
 
 impl MemoryStore {
+    /// Begins with `users`, which come from the dump at `path`, as they are. A user without an id gets one.
+    pub(crate) fn with_users(path: &Path, users: Vec<User>) -> Result<Self, OpenError> {
+        let mut all = Users::default();
+        let (with_id, without): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| user.id > 0);
+        for mut user in with_id.into_iter().chain(without) {
+            if user.id <= 0 {
+                user.id = all.next_id();
+            }
+            if all.by_name.contains_key(&user.username) {
+                let problem = format!("has two users {:?}", user.username);
+                return Err(OpenError::File { path: path.to_owned(), problem });
+            }
+            if all.names.insert(user.id, user.username.clone()).is_some() {
+                let problem = format!("has two users with the id {}", user.id);
+                return Err(OpenError::File { path: path.to_owned(), problem });
+            }
+            all.by_name.insert(user.username.clone(), user);
+        }
+        Ok(Self { users: Mutex::new(all) })
+    }
+
     /// No method leaves the two maps half changed, so what a panicking caller left behind is sound.
     fn users(&self) -> MutexGuard<'_, Users> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
@@ -68,8 +96,7 @@ impl UserStore for MemoryStore {
         if users.by_name.contains_key(&user.username) {
             return Err(StoreError::Conflict);
         }
-        let highest = users.names.last_key_value().map_or(0, |(id, _)| *id);
-        let id = highest.saturating_add(1);
+        let id = users.next_id();
         let new =
             User { id, used: UsedQuota::default(), last_quota_update: 0, last_login: 0, ..user.clone() };
         users.names.insert(id, new.username.clone());

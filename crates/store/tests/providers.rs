@@ -3,13 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tidegate_core::UserStore;
 use tidegate_core::testing::{user, user_store_suite};
 use tidegate_store::config::{DataProvider, Secret, Settings};
-use tidegate_store::{OpenError, open};
+use tidegate_store::open;
 
 fn settings(dir: &Path, change: impl FnOnce(&mut DataProvider)) -> Settings {
     let mut section = DataProvider::default();
@@ -82,15 +80,7 @@ async fn ids_of_deleted_users() {
     }
 }
 
-#[tokio::test]
-async fn drivers_that_are_missing_say_so() {
-    for driver in ["mysql", "postgresql", "bolt"] {
-        let settings = settings(Path::new("."), |section| section.driver = driver.into());
-        let result: Result<Arc<dyn UserStore>, _> = open(&settings).await;
-        match result {
-            Err(OpenError::NotBuiltIn(name)) => assert_eq!(name, driver),
-            Err(other) => panic!("{other}"),
-            Ok(_) => panic!("{driver} was opened"),
-        }
-    }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bolt() {
+    suite(|section| section.driver = "bolt".into()).await;
 }

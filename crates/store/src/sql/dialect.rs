@@ -12,15 +12,51 @@ pub(super) struct Dialect {
     quote: char,
     /// The n-th parameter, counted from 1.
     placeholder: fn(usize) -> String,
-    /// `column + ?`, kept between zero and the largest integer.
-    sum: fn(&str) -> String,
+    /// `column + ?`, kept between zero and the given most.
+    sum: fn(&str, i64) -> String,
+    /// `column = ?`, true for the very same name only.
+    same_name: fn(&str) -> String,
+    /// The largest number that the column of files takes.
+    most_files: i64,
+    /// What makes an insert yield the new id, where the protocol does not.
+    returning_id: &'static str,
 }
 
 /// SQLite. A sum beyond 64 bits would become a floating point number, hence the upper bound.
 pub(super) const SQLITE: Dialect = Dialect {
     quote: '"',
     placeholder: |_| "?".to_owned(),
-    sum: |column| format!("min({}, max(0, {column} + ?))", i64::MAX),
+    sum: |column, most| format!("min({most}, max(0, {column} + ?))"),
+    same_name: |column| format!("{column} = ?"),
+    most_files: i64::MAX,
+    returning_id: "",
+};
+
+/// PostgreSQL. The sum is made in `numeric`, as `bigint` fails at its end.
+#[cfg(feature = "postgresql")]
+pub(super) const POSTGRESQL: Dialect = Dialect {
+    quote: '"',
+    placeholder: |number| format!("${number}"),
+    sum: |column, most| format!("LEAST({most}, GREATEST(0, {column}::numeric + ?::bigint))"),
+    same_name: |column| format!("{column} = ?"),
+    most_files: i32::MAX as i64,
+    returning_id: " RETURNING \"id\"",
+};
+
+/// MySQL and MariaDB. Their usual collations take `ANNA`, `änna` and `anna ` for `anna`: the first comparison
+/// finds the row by the index, the second one tells whether it is the one that was meant.
+#[cfg(feature = "mysql")]
+pub(super) const MYSQL: Dialect = Dialect {
+    quote: '`',
+    placeholder: |_| "?".to_owned(),
+    sum: |column, most| {
+        format!("LEAST({most}, GREATEST(0, CAST({column} AS DECIMAL(30)) + CAST(? AS DECIMAL(30))))")
+    },
+    same_name: |column| {
+        format!("{column} = ? AND CAST(CONVERT({column} USING utf8mb4) AS BINARY) = CAST(? AS BINARY)")
+    },
+    most_files: i32::MAX as i64,
+    returning_id: "",
 };
 
 /// The statements of one provider, built once: the text is the key of the engine's cache of prepared statements.
@@ -39,6 +75,10 @@ pub(super) struct Statements {
     pub(super) set_usage: Arc<str>,
     pub(super) record_login: Arc<str>,
     pub(super) ping: Arc<str>,
+    /// How many times a statement wants the name that it compares.
+    pub(super) names: usize,
+    /// The largest number of files that can be stored.
+    pub(super) most_files: i64,
 }
 
 impl Dialect {
@@ -69,32 +109,36 @@ impl Dialect {
         let select = format!("SELECT {columns} FROM {table}");
         let page = |order| format!("{select} ORDER BY {username} {order} LIMIT ? OFFSET ?");
         let inserted = self.list(FIXED.iter().skip(1).chain(&SETTINGS), "");
+        let returning_id = self.returning_id;
         let parameters = vec!["?"; SETTINGS.len()].join(", ");
         let updated = self.list(SETTINGS.iter(), " = ?");
         let [size, files, at, login] =
             ["used_quota_size", "used_quota_files", "last_quota_update", "last_login"]
                 .map(|c| self.identifier(c));
-        let (size_sum, files_sum) = ((self.sum)(&size), (self.sum)(&files));
+        let (size_sum, files_sum) = ((self.sum)(&size, i64::MAX), (self.sum)(&files, self.most_files));
+        let named = (self.same_name)(&username);
         Statements {
-            by_name: self.numbered(&format!("{select} WHERE {username} = ?")),
+            by_name: self.numbered(&format!("{select} WHERE {named}")),
             by_id: self.numbered(&format!("{select} WHERE {id} = ?")),
             page_ascending: self.numbered(&page("ASC")),
             page_descending: self.numbered(&page("DESC")),
-            page_of_one: self.numbered(&format!("{select} WHERE {username} = ? LIMIT ? OFFSET ?")),
+            page_of_one: self.numbered(&format!("{select} WHERE {named} LIMIT ? OFFSET ?")),
             all: self.numbered(&format!("{select} ORDER BY {username}")),
-            insert: self
-                .numbered(&format!("INSERT INTO {table} ({inserted}) VALUES (?, 0, 0, 0, 0, {parameters})")),
+            insert: self.numbered(&format!(
+                "INSERT INTO {table} ({inserted}) VALUES (?, 0, 0, 0, 0, {parameters}){returning_id}"
+            )),
             update: self.numbered(&format!("UPDATE {table} SET {updated} WHERE {id} = ?")),
             delete: self.numbered(&format!("DELETE FROM {table} WHERE {id} = ?")),
-            usage: self.numbered(&format!("SELECT {size}, {files} FROM {table} WHERE {username} = ?")),
+            usage: self.numbered(&format!("SELECT {size}, {files} FROM {table} WHERE {named}")),
             add_usage: self.numbered(&format!(
-                "UPDATE {table} SET {size} = {size_sum}, {files} = {files_sum}, {at} = ? WHERE {username} = ?"
+                "UPDATE {table} SET {size} = {size_sum}, {files} = {files_sum}, {at} = ? WHERE {named}"
             )),
-            set_usage: self.numbered(&format!(
-                "UPDATE {table} SET {size} = ?, {files} = ?, {at} = ? WHERE {username} = ?"
-            )),
-            record_login: self.numbered(&format!("UPDATE {table} SET {login} = ? WHERE {username} = ?")),
+            set_usage: self
+                .numbered(&format!("UPDATE {table} SET {size} = ?, {files} = ?, {at} = ? WHERE {named}")),
+            record_login: self.numbered(&format!("UPDATE {table} SET {login} = ? WHERE {named}")),
             ping: self.numbered(&format!("SELECT {columns} FROM {table} LIMIT 1")),
+            names: named.matches('?').count(),
+            most_files: self.most_files,
         }
     }
 

@@ -1,10 +1,17 @@
 //! Users in a SQL database: one implementation of [`UserStore`] for every engine.
 //!
-//! `dialect` knows how the engines differ in text, `record` how a user becomes a row; an [`Engine`] (`sqlite`)
-//! connects and runs statements. Schemas are created and brought up to date by `migrations`.
+//! `dialect` knows how the engines differ in text, `record` how a user becomes a row; an [`Engine`] connects and
+//! runs statements: `sqlite` over a file, `remote` over a server that `mysql` or `postgresql` know to talk to.
+//! Schemas are created and brought up to date by `migrations`.
 
 mod dialect;
 mod migrations;
+#[cfg(feature = "mysql")]
+pub(crate) mod mysql;
+#[cfg(feature = "postgresql")]
+pub(crate) mod postgresql;
+#[cfg(feature = "tls")]
+mod remote;
 pub(crate) mod sqlite;
 
 use std::sync::Arc;
@@ -31,6 +38,8 @@ trait Engine: Send + Sync {
     async fn execute(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<u64, sqlx::Error>;
     /// Adds a row; its new id.
     async fn insert(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<i64, sqlx::Error>;
+    /// Ends all connections in good order. Calls fail from then on.
+    async fn close(&self);
 }
 
 /// A data provider over a SQL engine.
@@ -51,8 +60,8 @@ impl SqlStore {
         self.rows(sql, args).await?.into_iter().map(record::read).collect()
     }
 
-    async fn one(&self, sql: &Arc<str>, arg: Value) -> Result<User, StoreError> {
-        let row = self.rows(sql, vec![arg]).await?.pop();
+    async fn one(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<User, StoreError> {
+        let row = self.rows(sql, args).await?.pop();
         record::read(row.ok_or(StoreError::NotFound)?)
     }
 
@@ -62,6 +71,16 @@ impl SqlStore {
             0 => Err(StoreError::NotFound),
             _ => Ok(()),
         }
+    }
+
+    /// `args`, then the name as often as the statement wants it.
+    fn named(&self, mut args: Vec<Value>, name: &str) -> Result<Vec<Value>, StoreError> {
+        // No user has such a name, and PostgreSQL takes the question for an error.
+        if name.contains('\0') {
+            return Err(StoreError::NotFound);
+        }
+        args.resize(args.len() + self.statements.names, name.into());
+        Ok(args)
     }
 
     fn must_be_writable(&self) -> Result<(), StoreError> {
@@ -78,6 +97,7 @@ async fn in_time<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
         Ok(Err(error)) if error.as_database_error().is_some_and(|e| e.is_unique_violation()) => {
             Err(StoreError::Conflict)
         }
+        Ok(Err(sqlx::Error::Configuration(reason))) => Err(StoreError::Unavailable(reason.to_string())),
         Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
         Err(_) => Err(StoreError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
     }
@@ -86,17 +106,18 @@ async fn in_time<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
 #[async_trait]
 impl UserStore for SqlStore {
     async fn user(&self, name: &str) -> Result<User, StoreError> {
-        self.one(&self.statements.by_name, name.into()).await
+        self.one(&self.statements.by_name, self.named(vec![], name)?).await
     }
 
     async fn user_by_id(&self, id: i64) -> Result<User, StoreError> {
-        self.one(&self.statements.by_id, Value::Int(id)).await
+        self.one(&self.statements.by_id, vec![Value::Int(id)]).await
     }
 
     async fn users(&self, page: &Page) -> Result<Vec<User>, StoreError> {
         let statements = &self.statements;
         let (sql, mut args) = match (&page.username, page.order) {
-            (Some(name), _) => (&statements.page_of_one, vec![name.as_str().into()]),
+            (Some(name), _) if name.contains('\0') => return Ok(Vec::new()),
+            (Some(name), _) => (&statements.page_of_one, self.named(vec![], name)?),
             (None, Order::Ascending) => (&statements.page_ascending, vec![]),
             (None, Order::Descending) => (&statements.page_descending, vec![]),
         };
@@ -126,26 +147,30 @@ impl UserStore for SqlStore {
     }
 
     async fn usage(&self, name: &str) -> Result<UsedQuota, StoreError> {
-        let row = self.rows(&self.statements.usage, vec![name.into()]).await?.pop();
+        let row = self.rows(&self.statements.usage, self.named(vec![], name)?).await?.pop();
         record::read_usage(name, &row.ok_or(StoreError::NotFound)?)
     }
 
     async fn add_usage(&self, name: &str, delta: UsageDelta, at: UnixMillis) -> Result<(), StoreError> {
-        let args = vec![Value::Int(delta.size_bytes), Value::Int(delta.files), Value::Int(at), name.into()];
-        self.change(&self.statements.add_usage, args).await
+        let args = vec![Value::Int(delta.size_bytes), Value::Int(delta.files), Value::Int(at)];
+        self.change(&self.statements.add_usage, self.named(args, name)?).await
     }
 
     async fn set_usage(&self, name: &str, used: UsedQuota, at: UnixMillis) -> Result<(), StoreError> {
-        let (size_bytes, files) = (used.size_bytes.max(0), used.files.max(0));
-        let args = vec![Value::Int(size_bytes), Value::Int(files), Value::Int(at), name.into()];
-        self.change(&self.statements.set_usage, args).await
+        let (size_bytes, files) = (used.size_bytes.max(0), used.files.clamp(0, self.statements.most_files));
+        let args = vec![Value::Int(size_bytes), Value::Int(files), Value::Int(at)];
+        self.change(&self.statements.set_usage, self.named(args, name)?).await
     }
 
     async fn record_login(&self, name: &str, at: UnixMillis) -> Result<(), StoreError> {
-        self.change(&self.statements.record_login, vec![Value::Int(at), name.into()]).await
+        self.change(&self.statements.record_login, self.named(vec![Value::Int(at)], name)?).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.rows(&self.statements.ping, vec![]).await.map(drop)
+    }
+
+    async fn close(&self) {
+        self.engine.close().await;
     }
 }

@@ -3,7 +3,7 @@
 //! One connection writes, a few read. The journal mode that a file has is kept; only a file that we create gets
 //! a write-ahead log: see `docs/decisions/0002-sqlite.md` for the measurements behind it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use sqlx::{
 use super::{BUSY_TIMEOUT, Engine, SqlStore, dialect, migrations};
 use crate::OpenError;
 use crate::config::Settings;
+use crate::private_file::create_private;
 use crate::record::Value;
 
 /// Connections that read: enough for logins to pass a long listing.
@@ -221,14 +222,6 @@ async fn set_up(connection: &mut SqliteConnection, writes: bool) -> Result<(), s
     Ok(())
 }
 
-fn create_private(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
-}
-
 struct SqliteEngine {
     reader: SqlitePool,
     /// `None`: nothing is ever written.
@@ -254,6 +247,14 @@ impl Engine for SqliteEngine {
 
     async fn insert(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<i64, sqlx::Error> {
         Ok(bind(sql, args).execute(self.writer()?).await?.last_insert_rowid())
+    }
+
+    /// The last connection to leave folds a write-ahead log into the file.
+    async fn close(&self) {
+        self.reader.close().await;
+        if let Some(writer) = &self.writer {
+            writer.close().await;
+        }
     }
 }
 
@@ -290,6 +291,8 @@ fn cells(row: &SqliteRow) -> Result<Vec<Value>, sqlx::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::{DataProvider, Secret};
 

@@ -3,6 +3,8 @@
 //! The scripts are those of `sql/<engine>/`, named by date, which an administrator may apply by hand as well. No
 //! table of versions is kept: the reference has none, and would not update it.
 
+#[cfg(feature = "tls")]
+pub(super) mod server;
 pub(super) mod sqlite;
 
 /// The columns that each script adds, by the script's name.

@@ -61,6 +61,9 @@ pub enum AuthError {
     /// The address is filtered.
     #[error("login for user {0:?} is not allowed from this address: {1}")]
     Address(String, IpAddr),
+    /// The protocol refused what was offered.
+    #[error("{0}")]
+    Refused(&'static str),
     /// No session could be opened.
     #[error("{0}")]
     Session(#[from] OpenError),
@@ -126,6 +129,11 @@ impl Authenticator {
     pub async fn public_key(&self, attempt: &Attempt, key: &[u8]) -> Result<Session, AuthError> {
         let checked = self.check_key(attempt, key).await;
         self.conclude(attempt, LoginMethod::PublicKey, checked).await
+    }
+
+    /// Notes a refusal that was decided before any credential could be checked.
+    pub fn refuse(&self, attempt: &Attempt, method: LoginMethod, why: &'static str) {
+        self.refused(attempt, method, &AuthError::Refused(why));
     }
 
     async fn conclude(

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use russh::keys::PublicKey;
 use russh::server::{
-    Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Session as RusshSession, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Response, Session as RusshSession,
+    VerifiedPublicKey,
 };
 use russh::{
     Channel as RusshChannel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind,
     MethodSet, Pty,
 };
-use tidegate_core::{Attempt, Authenticator, Peer, Session};
+use tidegate_core::{Attempt, Authenticator, LoginMethod, Peer, Session};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -39,6 +40,9 @@ const REMEMBERED_KEYS: usize = 16;
 /// How long a refused password takes at least; it slows guessing on one connection.
 const REFUSAL_DELAY: Duration = Duration::from_millis(500);
 
+/// For the log: what the client offered to sign with.
+const REFUSED_ALGORITHM: &str = "signatures with SHA-1 or DSA are not accepted";
+
 /// What all connections share.
 pub(crate) struct Shared {
     pub(crate) authenticator: Authenticator,
@@ -48,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) max_auth_tries: Option<u32>,
     pub(crate) login_banner: Option<String>,
     pub(crate) workers: TaskTracker,
+    /// How often the socket of a client that must wait is still read, so that keep-alive answers are seen.
+    pub(crate) trickle: Duration,
 }
 
 /// What the connection's task and its handler share.
@@ -93,6 +99,10 @@ pub(crate) struct ConnectionHandler {
     channels: HashMap<ChannelId, ChannelState>,
     opened: u32,
     keys: HashMap<(String, Vec<u8>), bool>,
+    /// Requests without a method, which the first time is the client's probe for methods.
+    probes: u32,
+    /// A key was accepted whose signature has not been verified since.
+    unproven: Option<String>,
 }
 
 struct ChannelState {
@@ -100,6 +110,8 @@ struct ChannelState {
     out: Option<ChannelWriteHalf<Msg>>,
     arrivals: Option<Arrivals>,
     ended: CancellationToken,
+    /// Fires when nothing runs on the channel any more; until then it counts.
+    idle: CancellationToken,
 }
 
 /// What a worker takes from its channel.
@@ -111,15 +123,20 @@ struct Claimed {
 
 impl Drop for ConnectionHandler {
     fn drop(&mut self) {
-        // The library's task is gone: nobody will wake a worker that waits for window.
+        // The library's task is gone: nobody will wake a worker that waits for window, and whatever else
+        // the session does is for nobody.
         self.connection.ended.cancel();
+        if let Some(session) = self.connection.session.get() {
+            session.cancelled().cancel();
+        }
     }
 }
 
 impl ConnectionHandler {
     pub(crate) fn new(shared: Arc<Shared>, connection: Arc<Connection>) -> Self {
-        let gate = Arc::new(Gate::new(connection.control.clone()));
-        Self { shared, connection, gate, channels: HashMap::new(), opened: 0, keys: HashMap::new() }
+        let gate = Arc::new(Gate::new(connection.control.clone(), shared.trickle));
+        let (channels, keys) = (HashMap::new(), HashMap::new());
+        Self { shared, connection, gate, channels, opened: 0, keys, probes: 0, unproven: None }
     }
 
     fn attempt(&self, user: &str) -> Attempt {
@@ -132,17 +149,31 @@ impl ConnectionHandler {
         if self.shared.max_auth_tries.is_some_and(|most| failures >= most)
             && let Some(handle) = self.connection.handle.get().cloned()
         {
-            let control = self.connection.control.clone();
+            let (control, ended) = (self.connection.control.clone(), self.connection.ended.clone());
             self.shared.workers.spawn(async move {
                 let text = "too many authentication failures".to_owned();
                 let told = handle.disconnect(Disconnect::ProtocolError, text, String::new());
                 // The connection's task may be gone or stuck; the socket ends either way.
                 let _ = tokio::time::timeout(Duration::from_secs(2), told).await;
-                tokio::time::sleep(Duration::from_secs(2)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(2), ended.cancelled()).await;
                 control.kill();
             });
         }
         rejected()
+    }
+
+    /// Refuses what never reaches the authenticator, so that it is logged and counted all the same.
+    fn refuse_key(&self, user: &str, why: &'static str) -> Auth {
+        let attempt = self.attempt(user);
+        self.shared.authenticator.refuse(&attempt, LoginMethod::PublicKey, why);
+        self.refuse()
+    }
+
+    /// The library does not tell of a signature that is wrong. It shows when the next request comes.
+    fn note_unproven(&mut self) {
+        if let Some(user) = self.unproven.take() {
+            self.refuse_key(&user, "the signature was missing or wrong");
+        }
     }
 
     async fn key_is_known(&mut self, user: &str, key: &PublicKey) -> bool {
@@ -195,13 +226,14 @@ impl ConnectionHandler {
     }
 
     fn spawn_worker(&self, id: ChannelId, work: impl Future<Output = ()> + Send + 'static) {
-        let Some(ChannelState { arrivals: Some(arrivals), ended, .. }) = self.channels.get(&id) else {
+        let Some(ChannelState { arrivals: Some(arrivals), ended, idle, .. }) = self.channels.get(&id) else {
             return;
         };
-        let (arrivals, ended) = (arrivals.clone(), ended.clone());
+        let (arrivals, ended, idle) = (arrivals.clone(), ended.clone(), idle.clone().drop_guard());
         let events = self.shared.authenticator.events().clone();
         let control = self.connection.control.clone();
         self.shared.workers.spawn(async move {
+            let _idle = idle;
             // A defect in the worker ends this connection, and no other.
             if tokio::spawn(work).await.is_err() {
                 events.metrics().panicked();
@@ -234,11 +266,14 @@ impl Handler for ConnectionHandler {
     type Error = russh::Error;
 
     async fn auth_none(&mut self, _user: &str) -> Result<Auth, Self::Error> {
-        // The probe for methods that every client sends: not an attempt.
-        Ok(rejected())
+        self.note_unproven();
+        self.probes += 1;
+        // The first is the probe for methods that every client sends: not an attempt.
+        if self.probes == 1 { Ok(rejected()) } else { Ok(self.refuse()) }
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, Self::Error> {
+        self.note_unproven();
         let earliest = tokio::time::Instant::now() + REFUSAL_DELAY;
         match self.shared.authenticator.password(&self.attempt(user), password).await {
             Ok(session) => {
@@ -257,7 +292,12 @@ impl Handler for ConnectionHandler {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        if is_accepted_signature(offer.algorithm) && self.key_is_known(user, offer.public_key).await {
+        self.note_unproven();
+        if !is_accepted_signature(offer.algorithm) {
+            return Ok(self.refuse_key(user, REFUSED_ALGORITHM));
+        }
+        if self.key_is_known(user, offer.public_key).await {
+            self.unproven = Some(user.to_owned());
             Ok(Auth::Accept)
         } else {
             Ok(self.refuse())
@@ -265,8 +305,9 @@ impl Handler for ConnectionHandler {
     }
 
     async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Self::Error> {
+        self.unproven = None;
         if !is_accepted_signature(key.algorithm) {
-            return Ok(self.refuse());
+            return Ok(self.refuse_key(user, REFUSED_ALGORITHM));
         }
         let Ok(blob) = key.public_key.to_bytes() else { return Ok(self.refuse()) };
         match self.shared.authenticator.public_key(&self.attempt(user), &blob).await {
@@ -276,6 +317,16 @@ impl Handler for ConnectionHandler {
             }
             Err(_) => Ok(self.refuse()),
         }
+    }
+
+    async fn auth_keyboard_interactive<'a>(
+        &'a mut self,
+        _user: &str,
+        _submethods: &str,
+        _response: Option<Response<'a>>,
+    ) -> Result<Auth, Self::Error> {
+        self.note_unproven();
+        Ok(self.refuse())
     }
 
     async fn authentication_banner(&mut self) -> Result<Option<String>, Self::Error> {
@@ -296,22 +347,64 @@ impl Handler for ConnectionHandler {
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
         self.opened += 1;
-        self.channels.retain(|_, state| !state.ended.is_cancelled());
+        // A channel counts until its worker has ended, so that closing one early makes no room for another.
+        self.channels.retain(|_, state| !(state.ended.is_cancelled() && state.idle.is_cancelled()));
         if self.channels.len() >= self.shared.max_channels || self.opened > MAX_CHANNELS_EVER {
             reply.reject(ChannelOpenFailure::ResourceShortage).await;
             return Ok(());
         }
         // The read half is dropped on purpose: see `channel.rs`.
         let (_, out) = channel.split();
-        let ended = self.connection.ended.child_token();
-        self.channels.insert(out.id(), ChannelState { out: Some(out), arrivals: None, ended });
+        let (ended, idle) = (self.connection.ended.child_token(), CancellationToken::new());
+        self.channels.insert(out.id(), ChannelState { out: Some(out), arrivals: None, ended, idle });
         reply.accept().await;
         Ok(())
     }
 
+    async fn channel_open_x11(
+        &mut self,
+        _channel: RusshChannel<Msg>,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::UnknownChannelType).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        _channel: RusshChannel<Msg>,
+        _host_to_connect: &str,
+        _port_to_connect: u32,
+        _originator_address: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::UnknownChannelType).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        _channel: RusshChannel<Msg>,
+        _socket_path: &str,
+        reply: ChannelOpenHandle,
+        _session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        reply.reject(ChannelOpenFailure::UnknownChannelType).await;
+        Ok(())
+    }
+
     async fn channel_close(&mut self, id: ChannelId, _session: &mut RusshSession) -> Result<(), Self::Error> {
-        if let Some(state) = self.channels.remove(&id) {
+        if let Some(state) = self.channels.get(&id) {
             state.ended.cancel();
+            if state.out.is_some() {
+                // Nothing ever ran on it.
+                state.idle.cancel();
+            }
         }
         Ok(())
     }

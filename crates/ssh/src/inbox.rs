@@ -3,16 +3,19 @@
 //! # Why the bounds cannot lock up
 //!
 //! The library gives the client its window back when data arrives, so only we can slow the client down:
-//! by not reading the socket ([`Gate`]). That is safe only while our worker makes progress without the
-//! client, that is, while it waits for the disk. While any worker of the connection waits to *send*, the
-//! socket is read on, because the window adjustment it waits for is behind the data. What accumulates
-//! then is bounded by [`LIMIT_REQUEST_BYTES`] and [`LIMIT_BYTES`], beyond which the connection ends. A run of
-//! READ requests, which clients that prefetch whole files send without limit, is kept as one entry of
-//! constant size.
+//! by reading its socket at a slower pace ([`Gate`]). The pace is never zero. While no worker of the
+//! connection waits to *send*, the socket is all but stopped: the disk and the throttle go on without the
+//! client, and the little that is read lets keep-alive answers through. While a worker waits to send, the
+//! socket is read on, because the window adjustment it waits for is behind the data; the more is waiting,
+//! the slower, so that a slow upload holds back the download beside it instead of filling memory. What may
+//! wait on one connection is bounded by [`LIMIT_REQUEST_BYTES`] and [`LIMIT_BYTES`], beyond which it ends. A
+//! run of READ requests, which clients that prefetch whole files send without limit, is kept as one entry
+//! of constant size.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_sftp_wire::{FrameBuffer, FrameError, kind};
@@ -20,21 +23,21 @@ use tokio::sync::Notify;
 
 use crate::socket::SocketControl;
 
-/// Bytes waiting on a channel beyond which the socket is not read, as long as that is safe.
+/// Bytes waiting on a connection beyond which its socket is read more slowly.
 pub(crate) const PAUSE_BYTES: usize = 2 << 20;
 
-/// Bytes waiting on a channel at which the socket is read again.
+/// Bytes waiting on a connection at which its socket is read at full speed again.
 pub(crate) const RESUME_BYTES: usize = 1 << 20;
 
-/// Bytes of requests without data waiting on a channel beyond which the connection ends: such a client
-/// asks and does not read.
+/// Bytes of requests without data waiting on a connection beyond which it ends: such a client asks and
+/// does not read.
 const LIMIT_REQUEST_BYTES: usize = 6 << 20;
 
-/// Bytes waiting on a channel, data included, beyond which the connection ends. It is reached only when
-/// uploads are slow while another channel of the same connection waits for the client.
-pub(crate) const LIMIT_BYTES: usize = 24 << 20;
+/// Bytes waiting on a connection, data included, beyond which it ends. The pace makes that all but
+/// impossible: it takes a client that sends on for many minutes to a disk that has stopped.
+const LIMIT_BYTES: usize = 24 << 20;
 
-/// Entries waiting on a channel beyond which the connection ends; each costs about 100 bytes.
+/// Entries waiting on a connection beyond which it ends; each costs about 100 bytes.
 const LIMIT_ENTRIES: usize = 64 * 1024;
 
 /// Longest SFTP packet, as OpenSSH's limit: type and body, without the length word.
@@ -53,6 +56,9 @@ pub(crate) enum InboxError {
     /// It sends requests and does not read the answers.
     #[error("too many requests are waiting while the client does not read the replies")]
     Full,
+    /// It sends data that cannot be written as fast.
+    #[error("too much data is waiting to be written")]
+    TooMuchData,
     /// The packets cannot be told apart any more.
     #[error("{0}")]
     Frame(#[from] FrameError),
@@ -74,65 +80,104 @@ enum Entry {
 }
 
 impl Entry {
-    fn cost(&self) -> usize {
+    /// Everything but data to be written counts as a request.
+    fn load(&self) -> Load {
         match self {
-            Self::Packet(packet) => packet.len(),
-            Self::Reads { .. } => READ_FIXED_BYTES,
-        }
-    }
-
-    /// What counts as a request: everything but data to be written.
-    fn request_cost(&self) -> usize {
-        match self {
-            Self::Packet(packet) if packet.first() == Some(&kind::WRITE) => 0,
-            other => other.cost(),
+            Self::Packet(packet) if packet.first() == Some(&kind::WRITE) => {
+                Load { data: packet.len(), requests: 0, entries: 1 }
+            }
+            Self::Packet(packet) => Load { data: 0, requests: packet.len(), entries: 1 },
+            Self::Reads { .. } => Load { data: 0, requests: READ_FIXED_BYTES, entries: 1 },
         }
     }
 }
 
-/// Decides for one connection whether its socket is read.
+/// What waits, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Load {
+    /// Bytes of data to be written.
+    pub(crate) data: usize,
+    /// Bytes of everything else.
+    pub(crate) requests: usize,
+    /// Number of entries.
+    pub(crate) entries: usize,
+}
+
+/// Decides for one connection how fast its socket is read, by what waits on all of its channels.
 #[derive(Debug)]
 pub(crate) struct Gate {
     control: SocketControl,
+    /// The pace at which keep-alive answers of a client that must wait are still seen.
+    trickle: Duration,
     sending: AtomicUsize,
-    full: AtomicUsize,
+    data: AtomicUsize,
+    requests: AtomicUsize,
+    entries: AtomicUsize,
+    slowed: AtomicBool,
+    /// Held while the pace is decided, so that the last decision is made on the latest numbers.
+    deciding: Mutex<()>,
 }
 
 impl Gate {
-    pub(crate) fn new(control: SocketControl) -> Self {
-        Self { control, sending: AtomicUsize::new(0), full: AtomicUsize::new(0) }
+    pub(crate) fn new(control: SocketControl, trickle: Duration) -> Self {
+        Self {
+            control,
+            trickle,
+            sending: AtomicUsize::new(0),
+            data: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            entries: AtomicUsize::new(0),
+            slowed: AtomicBool::new(false),
+            deciding: Mutex::new(()),
+        }
     }
 
-    /// Too much waits on one more channel.
-    pub(crate) fn filled(&self) {
-        self.full.fetch_add(1, Ordering::SeqCst);
-        self.update();
+    /// So much more waits.
+    pub(crate) fn filled(&self, load: Load) -> Result<(), InboxError> {
+        let data = self.data.fetch_add(load.data, Ordering::SeqCst) + load.data;
+        let requests = self.requests.fetch_add(load.requests, Ordering::SeqCst) + load.requests;
+        let entries = self.entries.fetch_add(load.entries, Ordering::SeqCst) + load.entries;
+        if data + requests > PAUSE_BYTES {
+            self.decide();
+        }
+        if requests > LIMIT_REQUEST_BYTES || entries > LIMIT_ENTRIES {
+            return Err(InboxError::Full);
+        }
+        if data + requests > LIMIT_BYTES { Err(InboxError::TooMuchData) } else { Ok(()) }
     }
 
-    /// One channel fewer has too much waiting.
-    pub(crate) fn drained(&self) {
-        self.full.fetch_sub(1, Ordering::SeqCst);
-        self.update();
+    /// So much was taken.
+    pub(crate) fn drained(&self, load: Load) {
+        self.data.fetch_sub(load.data, Ordering::SeqCst);
+        self.requests.fetch_sub(load.requests, Ordering::SeqCst);
+        self.entries.fetch_sub(load.entries, Ordering::SeqCst);
+        if self.slowed.load(Ordering::SeqCst) {
+            self.decide();
+        }
     }
 
     /// Marks that a worker waits for the client; reading goes on until the guard is dropped.
     pub(crate) fn sending(&self) -> Sending<'_> {
         self.sending.fetch_add(1, Ordering::SeqCst);
-        if self.full.load(Ordering::SeqCst) > 0 {
-            self.update();
+        if self.slowed.load(Ordering::SeqCst) {
+            self.decide();
         }
         Sending(self)
     }
 
-    fn update(&self) {
-        if self.full.load(Ordering::SeqCst) > 0 && self.sending.load(Ordering::SeqCst) == 0 {
-            self.control.pause_reads();
-            // A worker that began to send in between may have seen the gate open and passed on.
-            if self.full.load(Ordering::SeqCst) > 0 && self.sending.load(Ordering::SeqCst) == 0 {
-                return;
-            }
-        }
-        self.control.resume_reads();
+    fn decide(&self) {
+        let _deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.data.load(Ordering::SeqCst) + self.requests.load(Ordering::SeqCst);
+        let before = self.slowed.load(Ordering::SeqCst);
+        let slow = waiting > if before { RESUME_BYTES } else { PAUSE_BYTES };
+        self.slowed.store(slow, Ordering::SeqCst);
+        let pace = match (slow, self.sending.load(Ordering::SeqCst)) {
+            (false, _) => Duration::ZERO,
+            (true, 0) => self.trickle,
+            // 4 ms with little waiting, doubled by every 2 MiB more: a second and more near the limit.
+            (true, _) => Duration::from_millis(4 << (waiting / (2 << 20)).min(8)).min(self.trickle),
+        };
+        self.control.set_pace(pace);
     }
 }
 
@@ -148,10 +193,8 @@ pub(crate) struct Inbox {
 struct State {
     frames: FrameBuffer,
     entries: VecDeque<Entry>,
-    bytes: usize,
-    /// The part of `bytes` that is not data to be written.
-    request_bytes: usize,
-    full: bool,
+    /// What the gate counts for this channel.
+    load: Load,
     eof: bool,
     closed: bool,
 }
@@ -161,9 +204,7 @@ impl Inbox {
         let state = State {
             frames: FrameBuffer::new(MAX_FRAME_BYTES),
             entries: VecDeque::new(),
-            bytes: 0,
-            request_bytes: 0,
-            full: false,
+            load: Load::default(),
             eof: false,
             closed: false,
         };
@@ -176,6 +217,7 @@ impl Inbox {
         if state.closed {
             return Ok(());
         }
+        let before = state.load;
         state.frames.extend(chunk);
         let mut outcome = Ok(());
         loop {
@@ -188,20 +230,11 @@ impl Inbox {
                 }
             }
         }
-        if state.bytes + state.frames.buffered() > LIMIT_BYTES
-            || state.request_bytes > LIMIT_REQUEST_BYTES
-            || state.entries.len() > LIMIT_ENTRIES
-        {
-            outcome = Err(InboxError::Full);
-        }
-        let full = state.bytes > PAUSE_BYTES && !state.full;
-        state.full |= full;
+        // Counted before anyone can take it, so that the count never falls below zero.
+        let counted = self.gate.filled(state.load - before);
         drop(state);
-        if full {
-            self.gate.filled();
-        }
         self.arrived.notify_one();
-        outcome
+        outcome.and(counted)
     }
 
     /// The client sends nothing more.
@@ -213,8 +246,9 @@ impl Inbox {
     /// The next request if one is waiting.
     pub(crate) fn try_take(&self) -> Option<Item> {
         let mut state = self.state();
+        let before = state.load;
         let item = state.take()?;
-        self.released(state);
+        self.released(before, state);
         Some(item)
     }
 
@@ -233,14 +267,20 @@ impl Inbox {
 
     /// The next packet if `continues` accepts it; used to write what belongs together at once. `room`
     /// is what may still be taken.
-    pub(crate) fn take_if(&self, continues: impl FnOnce(&Bytes) -> bool, so_far: usize) -> Option<Bytes> {
+    pub(crate) fn take_if(
+        &self,
+        continues: impl FnOnce(&Bytes) -> bool,
+        so_far: usize,
+        most: usize,
+    ) -> Option<Bytes> {
         let mut state = self.state();
+        let before = state.load;
         match state.entries.front() {
-            Some(Entry::Packet(packet)) if so_far + packet.len() <= WRITE_RUN_BYTES && continues(packet) => {}
+            Some(Entry::Packet(packet)) if so_far + packet.len() <= most && continues(packet) => {}
             _ => return None,
         }
         let Some(Item::Packet(packet)) = state.take() else { return None };
-        self.released(state);
+        self.released(before, state);
         Some(packet)
     }
 
@@ -250,17 +290,16 @@ impl Inbox {
         let mut state = self.state();
         state.closed = true;
         state.frames = FrameBuffer::new(MAX_FRAME_BYTES);
+        let before = state.load;
         state.entries = VecDeque::new();
-        (state.bytes, state.request_bytes) = (0, 0);
-        self.released(state);
+        state.load = Load::default();
+        self.released(before, state);
     }
 
-    fn released(&self, mut state: MutexGuard<'_, State>) {
-        if state.full && state.bytes < RESUME_BYTES {
-            state.full = false;
-            drop(state);
-            self.gate.drained();
-        }
+    fn released(&self, before: Load, state: MutexGuard<'_, State>) {
+        let load = before - state.load;
+        drop(state);
+        self.gate.drained(load);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -270,8 +309,18 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        if self.state().full {
-            self.gate.drained();
+        self.close();
+    }
+}
+
+impl std::ops::Sub for Load {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            data: self.data - other.data,
+            requests: self.requests - other.requests,
+            entries: self.entries - other.entries,
         }
     }
 }
@@ -282,8 +331,8 @@ pub(crate) struct Sending<'a>(&'a Gate);
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         self.0.sending.fetch_sub(1, Ordering::SeqCst);
-        if self.0.full.load(Ordering::SeqCst) > 0 {
-            self.0.update();
+        if self.0.slowed.load(Ordering::SeqCst) {
+            self.0.decide();
         }
     }
 }
@@ -308,8 +357,10 @@ impl State {
             }
             None => Entry::Packet(frame),
         };
-        self.bytes += entry.cost();
-        self.request_bytes += entry.request_cost();
+        let load = entry.load();
+        self.load.data += load.data;
+        self.load.requests += load.requests;
+        self.load.entries += load.entries;
         self.entries.push_back(entry);
     }
 
@@ -324,8 +375,7 @@ impl State {
             return Some(item);
         }
         let entry = self.entries.pop_front()?;
-        self.bytes -= entry.cost();
-        self.request_bytes -= entry.request_cost();
+        self.load = self.load - entry.load();
         if self.entries.is_empty() {
             // An idle session must cost nothing.
             self.entries.shrink_to(8);
@@ -357,6 +407,8 @@ mod tests {
     use super::*;
     use bytes::BytesMut;
     use tidegate_sftp_wire::Request;
+
+    const TRICKLE: Duration = Duration::from_secs(30);
 
     fn frame(request: &Request) -> BytesMut {
         let mut out = BytesMut::new();
@@ -390,49 +442,40 @@ mod tests {
             assert_eq!(inbox.take().await, Some(want));
         }
         assert!(matches!(inbox.take().await, Some(Item::Read { id: 5, .. })));
-        assert_eq!(inbox.state().bytes, 0);
+        assert_eq!(inbox.state().load, Load::default());
         inbox.finish();
         assert_eq!(inbox.take().await, None);
     }
 
     #[tokio::test]
-    async fn the_socket_is_paused_only_while_nobody_sends() {
+    async fn the_socket_is_slowed_by_all_channels_and_all_but_stopped_only_while_nobody_sends() {
         let (inbox, control) = inbox();
+        let other = Inbox::new(Arc::clone(&inbox.gate));
         let write = Request::Write {
             id: 1,
             handle: Bytes::from_static(b"hand"),
             offset: 0,
             data: Bytes::from(vec![0; 200_000]),
         };
-        while inbox.state().bytes <= PAUSE_BYTES {
+        for _ in 0..6 {
+            inbox.push(&frame(&write)).unwrap();
+            other.push(&frame(&write)).unwrap();
+        }
+        assert_eq!(control.pace(), TRICKLE);
+        let sending = inbox.gate.sending();
+        let slow = control.pace();
+        assert!(slow < TRICKLE / 100, "{slow:?}");
+        while inbox.state().load.data < 12 << 20 {
             inbox.push(&frame(&write)).unwrap();
         }
-        assert!(control.is_paused());
-        let sending = inbox.gate.sending();
-        assert!(!control.is_paused());
+        assert!(control.pace() > slow * 10, "the more waits, the slower");
         drop(sending);
-        assert!(control.is_paused());
-        while inbox.state().bytes >= RESUME_BYTES {
+        assert_eq!(control.pace(), TRICKLE);
+        drop(other);
+        while inbox.state().load.data >= RESUME_BYTES {
             inbox.take().await.unwrap();
         }
-        assert!(!control.is_paused());
-    }
-
-    #[tokio::test]
-    async fn an_inbox_that_nobody_reads_any_more_does_not_stop_the_socket() {
-        let (inbox, control) = inbox();
-        let (handle, data) = (Bytes::from_static(b"hand"), Bytes::from(vec![0; 200_000]));
-        let write = frame(&Request::Write { id: 1, handle, offset: 0, data });
-        while !control.is_paused() {
-            inbox.push(&write).unwrap();
-        }
-        inbox.close();
-        assert!(!control.is_paused());
-        for _ in 0..2 * LIMIT_BYTES / write.len() {
-            inbox.push(&write).unwrap();
-        }
-        assert!(!control.is_paused());
-        assert_eq!(inbox.try_take(), None);
+        assert!(control.pace().is_zero());
     }
 
     #[tokio::test]
@@ -449,6 +492,6 @@ mod tests {
 
     fn inbox() -> (Inbox, SocketControl) {
         let control = SocketControl::detached();
-        (Inbox::new(Arc::new(Gate::new(control.clone()))), control)
+        (Inbox::new(Arc::new(Gate::new(control.clone(), TRICKLE))), control)
     }
 }

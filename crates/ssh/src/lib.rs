@@ -55,6 +55,10 @@ const EVENT_BUFFER: usize = 16;
 /// Grace for what ends by itself once all sessions were told to.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 
+/// Bounds of the pace at which the socket of a client that must wait is still read.
+const MIN_TRICKLE: Duration = Duration::from_millis(200);
+const MAX_TRICKLE: Duration = Duration::from_secs(30);
+
 /// The refusals that the library itself counts before it disconnects: ours plus probes for methods.
 const EXTRA_REFUSALS: usize = 8;
 
@@ -143,6 +147,7 @@ impl Server {
             max_auth_tries: settings.max_auth_tries,
             login_banner: settings.login_banner,
             workers: TaskTracker::new(),
+            trickle: trickle(settings.keepalive_interval, settings.keepalive_max),
         };
         Ok(Bound {
             listeners,
@@ -206,6 +211,12 @@ impl Bound {
         shared.workers.close();
         let _ = tokio::time::timeout(LAST_GRACE, shared.workers.wait()).await;
     }
+}
+
+/// A packet may take three reads, and must be there before the last keep-alive request is given up.
+fn trickle(keepalive_interval: Option<Duration>, keepalive_max: usize) -> Duration {
+    let patience = keepalive_interval.unwrap_or(MAX_TRICKLE) * u32::try_from(keepalive_max).unwrap_or(1);
+    (patience / 6).clamp(MIN_TRICKLE, MAX_TRICKLE)
 }
 
 /// One connection, from its first byte to its last.

@@ -7,16 +7,17 @@
 //! * **Deadline.** Until [`SocketControl::authenticated`], reads and writes fail once the login grace time is
 //!   over, however busy the peer keeps the connection.
 //! * **Pausing.** The library gives the peer new window on receipt of data, not on its consumption. The
-//!   only way to slow a peer down is not to read ([`SocketControl::pause_reads`]); TCP does the rest.
+//!   only way to slow a peer down is to read less often ([`SocketControl::set_pace`]); TCP does the rest.
 //! * **Reading ahead.** The library asks for the length of a packet, then for its body. Small requests are
 //!   answered from a buffer that one read filled; large ones get their bytes directly, and the same call
 //!   fetches the beginning of what follows. Nothing is held while a connection is silent.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use socket2::SockRef;
@@ -34,10 +35,12 @@ const DIRECT: usize = SMALL_FILL;
 /// between. More would only be copied.
 const LOOK_AHEAD: usize = 1024;
 
-const KILLED: u8 = 1;
-const EXPIRED: u8 = 2;
-const AUTHENTICATED: u8 = 4;
-const PAUSED: u8 = 8;
+const KILLED: u32 = 1;
+const EXPIRED: u32 = 2;
+const AUTHENTICATED: u32 = 4;
+/// The bits above hold the pace: milliseconds between two reads.
+const PACE_SHIFT: u32 = 8;
+const MAX_PACE_MS: u32 = u32::MAX >> PACE_SHIFT;
 
 /// A TCP connection under the control of [`SocketControl`].
 #[derive(Debug)]
@@ -49,6 +52,10 @@ pub(crate) struct Socket {
     next_fill: usize,
     /// `None` once the peer is known to be authenticated.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// When the socket may be read next; `None` at full speed.
+    next_read: Option<Pin<Box<Sleep>>>,
+    /// When it was read last, as far as that matters for the pace.
+    last_read: Instant,
 }
 
 /// Ends and pauses a [`Socket`] from anywhere. Clones are the same control.
@@ -58,7 +65,7 @@ pub(crate) struct SocketControl(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     /// Changed only while `waiting` is locked, so that nobody goes to sleep on an old value.
-    flags: AtomicU8,
+    flags: AtomicU32,
     waiting: Mutex<Waiting>,
 }
 
@@ -85,12 +92,14 @@ impl Socket {
             ahead: BytesMut::new(),
             next_fill: SMALL_FILL,
             deadline: Some(Box::pin(tokio::time::sleep_until(deadline))),
+            next_read: None,
+            last_read: Instant::now(),
         };
         (socket, control)
     }
 
     /// Fails if the connection was ended or its deadline is over, and returns the flags as they are.
-    fn check(&mut self, context: &mut Context<'_>) -> io::Result<u8> {
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<u32> {
         let flags = self.control.flags();
         if flags & KILLED != 0 {
             return Err(io::Error::new(
@@ -109,6 +118,27 @@ impl Socket {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "the login grace time is over"));
         }
         Ok(flags)
+    }
+
+    /// Whether the pace allows a read now; if not, the task is woken when it does. What was read ahead is
+    /// not held back: it is in memory already.
+    fn may_read(&mut self, context: &mut Context<'_>, flags: u32) -> bool {
+        let pace = Duration::from_millis((flags >> PACE_SHIFT).into());
+        if pace.is_zero() {
+            self.next_read = None;
+            return true;
+        }
+        if !self.ahead.is_empty() {
+            return true;
+        }
+        let due = self.last_read + pace;
+        let sleep = self.next_read.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        sleep.as_mut().reset(due);
+        if sleep.as_mut().poll(context).is_pending() {
+            return false;
+        }
+        self.last_read = Instant::now();
+        true
     }
 
     fn poll_read_unpaused(
@@ -210,7 +240,7 @@ impl AsyncRead for Socket {
         let socket = self.get_mut();
         loop {
             let flags = socket.check(context)?;
-            if flags & PAUSED == 0
+            if socket.may_read(context, flags)
                 && let Poll::Ready(result) = socket.poll_read_unpaused(context, buf)
             {
                 return Poll::Ready(result);
@@ -251,7 +281,7 @@ impl AsyncWrite for Socket {
 impl SocketControl {
     /// A control that no socket obeys yet.
     pub(crate) fn detached() -> Self {
-        Self(Arc::new(Shared { flags: AtomicU8::new(0), waiting: Mutex::default() }))
+        Self(Arc::new(Shared { flags: AtomicU32::new(0), waiting: Mutex::default() }))
     }
 
     /// Ends the connection: reads and writes fail from now on, also those that are waiting.
@@ -277,25 +307,20 @@ impl SocketControl {
         self.flags() & EXPIRED != 0
     }
 
-    /// Stops reading, so that the peer has to stop sending when TCP's buffers are full. Calls do not nest:
-    /// one [`resume_reads`](Self::resume_reads) undoes any number of them. While reads are paused, answers
-    /// of the peer (to a keep-alive request, for example) and its end are not seen either.
-    pub(crate) fn pause_reads(&self) {
-        self.change(|flags| flags | PAUSED);
+    /// Reads the socket at most once per `pace`; zero is full speed. A slow peer is then held up by TCP's
+    /// buffers. At any pace a little is read, so answers to keep-alive requests and the end are still seen.
+    pub(crate) fn set_pace(&self, pace: Duration) {
+        let ms = u32::try_from(pace.as_millis()).unwrap_or(MAX_PACE_MS).min(MAX_PACE_MS);
+        self.change(|flags| flags & !(MAX_PACE_MS << PACE_SHIFT) | ms << PACE_SHIFT);
     }
 
-    /// Reads again.
-    pub(crate) fn resume_reads(&self) {
-        self.change(|flags| flags & !PAUSED);
-    }
-
-    /// Whether reads are paused.
+    /// The pace that was set.
     #[cfg(test)]
-    pub(crate) fn is_paused(&self) -> bool {
-        self.flags() & PAUSED != 0
+    pub(crate) fn pace(&self) -> Duration {
+        Duration::from_millis((self.flags() >> PACE_SHIFT).into())
     }
 
-    fn flags(&self) -> u8 {
+    fn flags(&self) -> u32 {
         self.0.flags.load(Ordering::Acquire)
     }
 
@@ -305,7 +330,7 @@ impl SocketControl {
     }
 
     /// Changes the flags and, if they are different now, wakes both sides to look at them.
-    fn change(&self, change: impl FnOnce(u8) -> u8) {
+    fn change(&self, change: impl FnOnce(u32) -> u32) {
         let mut waiting = self.waiting();
         let before = self.0.flags.load(Ordering::Relaxed);
         let after = change(before);
@@ -321,7 +346,7 @@ impl SocketControl {
     }
 
     /// Registers the task for the next change of the flags; false if they are no longer `seen`.
-    fn park(&self, side: Side, context: &Context<'_>, seen: u8) -> bool {
+    fn park(&self, side: Side, context: &Context<'_>, seen: u32) -> bool {
         let mut waiting = self.waiting();
         if self.0.flags.load(Ordering::Relaxed) != seen {
             return false;
@@ -340,8 +365,6 @@ impl SocketControl {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
@@ -483,26 +506,29 @@ mod tests {
         let (mut socket, control, mut client) = pair(HOUR).await;
         client.write_all(b"abcd").await.unwrap();
         assert_eq!(socket.read_u8().await.unwrap(), b'a');
-        control.pause_reads();
-        control.pause_reads();
-        assert!(is_pending(&mut socket).await, "also what was read ahead is held back");
+        assert_eq!(socket.read_u8().await.unwrap(), b'b');
+        assert_eq!(socket.read_u8().await.unwrap(), b'c');
+        assert_eq!(socket.read_u8().await.unwrap(), b'd');
+        control.set_pace(HOUR);
+        client.write_all(b"e").await.unwrap();
+        assert!(is_pending(&mut socket).await);
         let reading = tokio::spawn(async move {
             let byte = socket.read_u8().await;
             (socket, byte)
         });
         settle().await;
         assert!(!reading.is_finished());
-        control.resume_reads();
+        control.set_pace(Duration::ZERO);
         let (mut socket, byte) = reading.await.unwrap();
-        assert_eq!(byte.unwrap(), b'b');
-        control.pause_reads();
+        assert_eq!(byte.unwrap(), b'e');
+        control.set_pace(HOUR);
         socket.write_all(b"writing goes on").await.unwrap();
     }
 
     #[tokio::test]
     async fn kill_reaches_a_paused_reader() {
         let (mut socket, control, _client) = pair(HOUR).await;
-        control.pause_reads();
+        control.set_pace(HOUR);
         let reading = tokio::spawn(async move { socket.read_u8().await });
         settle().await;
         control.kill();
@@ -514,7 +540,7 @@ mod tests {
         for paused in [false, true] {
             let (mut socket, control, _client) = pair(Duration::from_secs(120)).await;
             if paused {
-                control.pause_reads();
+                control.set_pace(HOUR);
             }
             let start = Instant::now();
             assert_eq!(socket.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);

@@ -3,11 +3,9 @@
 //!
 //! # Why the bounds cannot lock up
 //!
-//! As for packets (`inbox.rs`): the socket is not read while more than [`PAUSE_BYTES`] wait here, unless a
-//! worker of the connection waits to send, because the window adjustment that it waits for is behind the
-//! data. What accumulates then is bounded by [`LIMIT_BYTES`]. A worker never waits for more than
-//! [`WRITE_RUN_BYTES`], which is below the pause, so what it waits for always arrives. Bytes are kept in
-//! blocks that are filled to the last byte, so chunks of one byte cost no more than long ones.
+//! As for packets (`inbox.rs`): what waits counts for the whole connection, slows its reading, and is
+//! bounded. A worker never waits for more than [`WRITE_RUN_BYTES`], which is below the bound, so what it
+//! waits for always arrives. Bytes are kept in blocks, as many small chunks would cost more than they hold.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::inbox::{Gate, InboxError, LIMIT_BYTES, PAUSE_BYTES, RESUME_BYTES, WRITE_RUN_BYTES};
+use crate::inbox::{Gate, InboxError, Load, WRITE_RUN_BYTES};
 
 /// Size of the first block; most commands send no more.
 const FIRST_BLOCK_BYTES: usize = 4 << 10;
@@ -45,7 +43,6 @@ struct State {
     bytes: usize,
     /// So many must be there before the worker is woken.
     wanted: usize,
-    full: bool,
     eof: bool,
     closed: bool,
 }
@@ -58,7 +55,6 @@ impl StreamInbox {
             next_block: FIRST_BLOCK_BYTES,
             bytes: 0,
             wanted: 1,
-            full: false,
             eof: false,
             closed: false,
         };
@@ -73,17 +69,13 @@ impl StreamInbox {
         }
         state.append(chunk);
         let enough = state.bytes >= state.wanted;
-        let too_much = state.bytes > LIMIT_BYTES;
-        let full = state.bytes > PAUSE_BYTES && !state.full;
-        state.full |= full;
+        // Counted before anyone can take it, so that the count never falls below zero.
+        let counted = self.gate.filled(load(chunk.len()));
         drop(state);
-        if full {
-            self.gate.filled();
-        }
         if enough {
             self.arrived.notify_one();
         }
-        if too_much { Err(InboxError::Full) } else { Ok(()) }
+        counted
     }
 
     /// The client sends nothing more.
@@ -97,8 +89,10 @@ impl StreamInbox {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
+        let bytes = state.bytes;
         (state.blocks, state.tail, state.bytes) = (VecDeque::new(), BytesMut::new(), 0);
-        self.released(state);
+        drop(state);
+        self.gate.drained(load(bytes));
     }
 
     /// The next bytes, at most `most`; `None` after the last. Cancel safe: nothing is taken before it returns.
@@ -108,7 +102,8 @@ impl StreamInbox {
         }
         let mut state = self.state();
         let bytes = state.take(most);
-        self.released(state);
+        drop(state);
+        self.gate.drained(load(bytes.as_ref().map_or(0, Bytes::len)));
         bytes
     }
 
@@ -130,7 +125,8 @@ impl StreamInbox {
             left -= bytes.len();
             run.push(bytes);
         }
-        self.released(state);
+        drop(state);
+        self.gate.drained(load(most - left));
         run
     }
 
@@ -148,14 +144,6 @@ impl StreamInbox {
         }
     }
 
-    fn released(&self, mut state: MutexGuard<'_, State>) {
-        if state.full && state.bytes < RESUME_BYTES {
-            state.full = false;
-            drop(state);
-            self.gate.drained();
-        }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,10 +151,13 @@ impl StreamInbox {
 
 impl Drop for StreamInbox {
     fn drop(&mut self) {
-        if self.state().full {
-            self.gate.drained();
-        }
+        self.close();
     }
+}
+
+/// Standard input is data.
+fn load(bytes: usize) -> Load {
+    Load { data: bytes, requests: 0, entries: 0 }
 }
 
 impl State {
@@ -206,11 +197,14 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbox::{PAUSE_BYTES, RESUME_BYTES};
     use crate::socket::SocketControl;
+
+    const TRICKLE: Duration = Duration::from_secs(30);
 
     fn inbox() -> (StreamInbox, SocketControl) {
         let control = SocketControl::detached();
-        (StreamInbox::new(Arc::new(Gate::new(control.clone()))), control)
+        (StreamInbox::new(Arc::new(Gate::new(control.clone(), TRICKLE))), control)
     }
 
     #[tokio::test]
@@ -276,33 +270,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_socket_is_paused_only_while_nobody_sends() {
+    async fn the_socket_is_all_but_stopped_only_while_nobody_sends() {
         let (inbox, control) = inbox();
         while inbox.state().bytes <= PAUSE_BYTES {
             inbox.push(&[0; 100_000]).unwrap();
         }
-        assert!(control.is_paused());
+        assert_eq!(control.pace(), TRICKLE);
         let sending = inbox.gate.sending();
-        assert!(!control.is_paused());
+        assert!(control.pace() < TRICKLE / 100);
         drop(sending);
-        assert!(control.is_paused());
+        assert_eq!(control.pace(), TRICKLE);
         while inbox.state().bytes >= RESUME_BYTES {
             inbox.take(usize::MAX).await.unwrap();
         }
-        assert!(!control.is_paused());
+        assert!(control.pace().is_zero());
     }
 
     #[tokio::test]
-    async fn a_client_that_never_reads_is_cut_off_and_a_closed_inbox_takes_nothing() {
+    async fn too_much_data_ends_the_connection_and_a_closed_inbox_takes_nothing() {
         let (inbox, control) = inbox();
         let mut outcome = Ok(());
         while outcome.is_ok() {
             outcome = inbox.push(&[0; 200_000]);
         }
-        assert_eq!(outcome, Err(InboxError::Full));
-        assert!(inbox.state().bytes <= LIMIT_BYTES + 200_000);
+        assert_eq!(outcome, Err(InboxError::TooMuchData));
         inbox.close();
-        assert!(!control.is_paused());
+        assert!(control.pace().is_zero());
         inbox.push(&[0; 200_000]).unwrap();
         assert_eq!(inbox.state().bytes, 0);
     }

@@ -16,7 +16,7 @@ use tidegate_vfs::{FsError, Links, Metadata, SetAttrs, Timestamp, VPath};
 
 use super::handles::{Handles, Open, OpenDir};
 use super::{SftpSettings, extended, longname, status};
-use crate::inbox::{Inbox, Item};
+use crate::inbox::{Inbox, Item, WRITE_RUN_BYTES};
 
 /// Most that one READ returns and one WRITE may carry, as `limits@openssh.com` announces.
 pub(super) const MAX_DATA_BYTES: u32 = 261_120;
@@ -229,6 +229,9 @@ impl<'a> Engine<'a> {
             Ok(transfer) => transfer,
             Err(error) => return failed(id, &error).encode(out),
         };
+        // With a bandwidth limit a run takes about a tenth of a second, so that replies come steadily.
+        let limit = usize::try_from(self.fs.session().user().upload_bandwidth).unwrap_or(0);
+        let most = if limit > 0 { (limit * 100).min(WRITE_RUN_BYTES) } else { WRITE_RUN_BYTES };
         let mut run = vec![(id, data)];
         let mut length = run[0].1.len();
         loop {
@@ -238,7 +241,7 @@ impl<'a> Engine<'a> {
                 next = continuation(packet, handle, end);
                 next.is_some()
             };
-            if self.inbox.take_if(continues, length).is_none() {
+            if self.inbox.take_if(continues, length, most).is_none() {
                 break;
             }
             let Some((id, data)) = next else { break };

@@ -4,7 +4,7 @@
 //!
 //! One worker per channel takes requests from the inbox, in order, and handles one at a time; so the
 //! order that the draft demands (§6.1) holds by construction. Small replies are collected while further
-//! requests wait and sent together; a reply with file data is sent before the next request is taken, so
+//! requests wait, for 10 ms at most, and sent together; a reply with file data is sent before the next request is taken, so
 //! at most one is unsent. When the client stops reading, the worker stops, and what it may still send is
 //! bounded by the inbox. No channel ever waits for another.
 
@@ -16,6 +16,8 @@ pub(crate) mod longname;
 mod status;
 
 use std::collections::HashSet;
+use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tidegate_core::{Protocol, Session};
@@ -26,6 +28,9 @@ use engine::{Engine, EngineError};
 
 /// Small replies are sent once they fill so much, in bytes.
 const REPLIES_BYTES: usize = 32 * 1024;
+
+/// How long replies may wait for the next request to be handled.
+const REPLY_PATIENCE: Duration = Duration::from_millis(10);
 
 /// What the configuration says about SFTP.
 #[derive(Debug, Clone, Default)]
@@ -91,7 +96,17 @@ async fn pump(channel: &Channel, engine: &mut Engine<'_>) -> Result<(), End> {
         if channel.ended().is_cancelled() {
             return Err(End::Closed);
         }
-        match engine.handle(item, &mut replies).await {
+        let mut reply = BytesMut::new();
+        let handled = {
+            let handling = pin!(engine.handle(item, &mut reply));
+            handle_promptly(channel, &mut replies, handling).await?
+        };
+        if replies.is_empty() {
+            replies = reply
+        } else {
+            replies.extend_from_slice(&reply)
+        }
+        match handled {
             Ok(None) if replies.len() < REPLIES_BYTES => {}
             Ok(None) => flush(channel, &mut replies).await?,
             Ok(Some(data)) => {
@@ -104,6 +119,22 @@ async fn pump(channel: &Channel, engine: &mut Engine<'_>) -> Result<(), End> {
             }
         }
     }
+}
+
+/// Waits for a request to be handled. If that takes its time, replies to those before it are sent
+/// meanwhile: a client must not wait for them because the disk or its bandwidth limit is slow.
+async fn handle_promptly<T>(
+    channel: &Channel,
+    replies: &mut BytesMut,
+    mut handling: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Closed> {
+    if !replies.is_empty() {
+        match tokio::time::timeout(REPLY_PATIENCE, &mut handling).await {
+            Ok(handled) => return Ok(handled),
+            Err(_) => flush(channel, replies).await?,
+        }
+    }
+    Ok(handling.await)
 }
 
 async fn flush(channel: &Channel, replies: &mut BytesMut) -> Result<(), Closed> {

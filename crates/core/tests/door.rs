@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidegate_core::{
-    Attempt, AuthError, Authenticator, Events, FsPolicy, Metrics, OpenStorage, Page, Passwords, Peer,
+    Attempt, AuthError, Authenticator, Events, FsPolicy, Metrics, OpenStorage, Page, Passwords, Peer, Perms,
     Protocol, QuotaPolicy, Session, Sessions, StoreError, TrackQuota, Transfer, UploadMode, UploadOptions,
     UsageDelta, UsedQuota, User, UserDraft, UserFs, UserStore,
 };
-use tidegate_vfs::{FsError, Links, MemoryStorage, SetAttrs, Storage, VPath};
+use tidegate_vfs::{FsError, Links, MemoryStorage, SetAttrs, Storage, Target, VPath};
 
 /// One user, with the usage that was written.
 struct OneUser {
@@ -155,8 +155,14 @@ fn path(raw: &str) -> VPath {
     VPath::parse(raw.as_bytes()).unwrap()
 }
 
-const NEW: UploadOptions =
-    UploadOptions { read: false, create: true, exclusive: false, truncate: true, resume: false, expected_size: 0 };
+const NEW: UploadOptions = UploadOptions {
+    read: false,
+    create: true,
+    exclusive: false,
+    truncate: true,
+    resume: false,
+    expected_size: 0,
+};
 
 async fn write(transfer: &Transfer, offset: u64, size: usize) -> Result<(), FsError> {
     transfer.write_at(offset, vec![Bytes::from(vec![b'x'; size])]).await
@@ -367,4 +373,63 @@ async fn a_hard_link_gives_no_right_that_is_missing_at_the_source() {
     assert!(matches!(files.hard_link(&path("/drop/f"), &path("/mine")).await, Err(FsError::Denied)));
     put(&files, "/free", 1).await.unwrap();
     files.hard_link(&path("/free"), &path("/drop/free")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_announced_size_that_does_not_fit_is_refused_before_anything_is_touched() {
+    for mode in [UploadMode::Standard, UploadMode::Atomic] {
+        let house = House::new(mode, |draft| draft.quota_size = 1000);
+        let files = house.files().await;
+        put(&files, "/f", 600).await.unwrap();
+        let announced = |expected_size| UploadOptions { expected_size, ..NEW };
+        assert!(matches!(files.upload(&path("/f"), announced(1001)).await, Err(FsError::QuotaExceeded)));
+        assert!(matches!(files.upload(&path("/new"), announced(401)).await, Err(FsError::QuotaExceeded)));
+        assert_eq!((size(&house, "/f").await, size(&house, "/new").await), (Some(600), None), "{mode:?}");
+        // What was announced is held, so that nobody else takes it meanwhile; what came is what counts.
+        let transfer = files.upload(&path("/new"), announced(400)).await.unwrap();
+        assert!(matches!(put(&files, "/other", 1).await, Err(FsError::QuotaExceeded)), "{mode:?}");
+        write(&transfer, 0, 100).await.unwrap();
+        transfer.finish().await.unwrap();
+        files.upload(&path("/f"), announced(900)).await.unwrap().finish().await.unwrap();
+        assert_eq!((house.used(), house.scan().await), (house.scan().await, (100, 2)), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_look_needs_the_permission_it_is_asked_under_at_both_ends_of_a_link() {
+    let house = House::new(UploadMode::Standard, |draft| {
+        draft.permissions.insert("/in".into(), vec!["upload".into()]);
+        draft.permissions.insert("/shown".into(), vec!["list".into()]);
+        draft.permissions.insert("/closed".into(), vec!["delete".into()]);
+    });
+    let files = house.files().await;
+    for dir in ["/in", "/shown", "/closed", "/in/sub", "/shown/sub", "/closed/sub"] {
+        house.storage.create_dir(&path(dir), 0o755).await.unwrap();
+    }
+    put(&files, "/in/f", 1).await.unwrap();
+    house.storage.rename(&path("/in/f"), &path("/shown/f"), Target::Absent).await.unwrap();
+    house.storage.symlink(&path("/shown/f"), &path("/to-shown")).await.unwrap();
+    house.storage.symlink(&path("/in/f"), &path("/shown/to-in")).await.unwrap();
+    put(&files, "/in/f", 1).await.unwrap();
+    for (name, allowed) in
+        [("/shown/f", true), ("/to-shown", true), ("/in/f", false), ("/shown/to-in", false)]
+    {
+        let look = files.inspect_with(&path(name), Perms::LIST).await;
+        assert_eq!(look.is_ok(), allowed, "{name}");
+        assert!(allowed || matches!(look, Err(FsError::Denied)), "{name}");
+    }
+    for (name, want) in [
+        ("/", Some(true)),
+        ("/in", Some(true)),
+        ("/in/sub", Some(true)),
+        ("/in/f", Some(false)),
+        ("/shown/sub", Some(true)),
+        ("/to-shown", Some(false)),
+        ("/closed", Some(true)),
+        ("/closed/sub", None),
+        ("/closed/nothing", None),
+    ] {
+        assert_eq!(files.is_dir(&path(name)).await.ok(), want, "{name}");
+    }
+    assert!(matches!(files.is_dir(&path("/nothing")).await, Err(FsError::NotFound)));
 }

@@ -219,7 +219,7 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read_again(mode in 0..0o10000u32, size in 0..1u64 << 63, name in "[^/\0\n]{3,40}") {
-            let record = Record::File { mode, size, name: name.clone().into_bytes() };
+            let record = Record::File { mode, size, name: name.into_bytes() };
             let line = record.line();
             prop_assert_eq!(Record::parse(&line[..line.len() - 1]), Ok(record));
         }

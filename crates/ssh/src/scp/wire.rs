@@ -6,7 +6,7 @@
 //! \2scp: <text>\n     the end
 //! ```
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::control::MAX_LINE_BYTES;
 use crate::channel::{Channel, Closed};
@@ -52,7 +52,7 @@ impl<'a> Wire<'a> {
                 None => return Ok(None),
             }
         }
-        Ok(Some(self.unread.split_to(1)[0]))
+        Ok(self.unread.try_get_u8().ok())
     }
 
     /// The rest of a line that begins with `first`, without its line end. Ends the conversation if the line

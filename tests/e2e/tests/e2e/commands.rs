@@ -210,3 +210,36 @@ fn rclone_finds_the_digests_and_checks_by_them() {
         assert_ne!(rclone(&["check", "tree", "tide:copy"]).code, Some(0));
     }
 }
+
+#[test]
+fn hooks_learn_of_commands_that_succeeded_and_of_the_files_of_a_scp() {
+    let builder = TestServer::builder().sftpd("enabled_ssh_commands", json!(["*"]));
+    let (script, seen) = (builder.config_dir().join("hook"), builder.config_dir().join("seen"));
+    disk::write(&script, format!("#!/bin/sh\n(printf '%s|' \"$@\"; echo) >> {seen:?}\n").as_bytes());
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let actions = json!({"execute_on": ["ssh_cmd", "download", "upload"], "command": script});
+    let server = builder.sftpd("actions", actions).start();
+    let user = server.user("alice").create();
+    disk::write(&user.path("a b"), b"x");
+    ssh(&server, "alice", "md5sum missing").fails();
+    ssh(&server, "alice", "md5sum 'a b'").ok();
+    ssh(&server, "alice", "pwd").ok();
+    ssh(&server, "alice", "scp -f 'a b'").input([0; 4]).ok();
+    ssh(&server, "alice", "scp -t new").input("C0644 1 new\nx\0").ok();
+    let mut lines = wait_for("four runs of the hook", secs(20), || {
+        let lines: Vec<_> =
+            std::fs::read_to_string(&seen).unwrap_or_default().lines().map(str::to_owned).collect();
+        (lines.len() >= 4).then_some(lines)
+    });
+    lines.sort();
+    let real = |name: &str| user.path(name).display().to_string();
+    assert_eq!(
+        lines,
+        [
+            format!("download|alice|{}|||", real("a b")),
+            "ssh_cmd|alice|/a b||md5sum|".to_owned(),
+            "ssh_cmd|alice|||pwd|".to_owned(),
+            format!("upload|alice|{}|||", real("new")),
+        ]
+    );
+}

@@ -516,3 +516,68 @@ fn a_client_that_vanishes_ends_its_upload_by_the_rules() {
     assert_eq!(disk::text(&user.path("file")), "old");
     assert_eq!(std::fs::read_dir(&user.home).unwrap().count(), 1, "the temporary file is gone");
 }
+
+/// Ten copies at once over one connection: none waits for another, and none mixes with another.
+#[test]
+fn copies_over_one_shared_connection_do_not_disturb_each_other() {
+    let server = builder().start();
+    let user = server.user("alice").create();
+    let here = server.work();
+    let socket = here.join("control");
+    let master = Tool::new("ssh", "openssh-client")
+        .args(ssh_options())
+        .args(["-M", "-N", "-S"])
+        .arg(&socket)
+        .args(["-p", &server.port.to_string(), "alice@127.0.0.1"])
+        .start();
+    wait_for("the shared connection", secs(20), || socket.exists().then_some(()));
+    let option = format!("ControlPath={}", socket.display());
+    for i in 0..5 {
+        disk::write_noise(&here.join(format!("up{i}")), i, 12 * MIB + 7);
+        disk::write_noise(&user.path(format!("down{i}")), 100 + i, 12 * MIB + 7);
+    }
+    let copies: Vec<_> = (0..5)
+        .flat_map(|i| {
+            let (up, down) = (format!("up{i}"), format!("down{i}"));
+            let (target, source) = (format!("HOST:{up}"), format!("HOST:{down}"));
+            [
+                scp(&server, &["-o", &option, &up, &target]).start(),
+                scp(&server, &["-o", &option, &source, &down]).start(),
+            ]
+        })
+        .collect();
+    for mut copy in copies {
+        assert!(copy.wait().unwrap().success());
+    }
+    for i in 0..5 {
+        disk::same(&here.join(format!("up{i}")), &user.path(format!("up{i}")));
+        disk::same(&here.join(format!("down{i}")), &user.path(format!("down{i}")));
+    }
+    tidegate_e2e::process::kill_group(&master);
+    wait_for("the connection to be gone", secs(20), || server.connections().is_empty().then_some(()));
+}
+
+/// What is sent to somebody who does not read waits in the server's memory no longer than it must.
+#[test]
+fn a_client_that_does_not_read_its_download_costs_little_and_leaves_nothing() {
+    let server = builder().start();
+    let user = server.user("alice").create();
+    disk::write_noise(&user.path("big"), 1, 200 * MIB);
+    let before = server.rss_kib();
+    let mut stalled = Tool::new("ssh", "openssh-client")
+        .args(ssh_options())
+        .args(["-T", "-p", &server.port.to_string(), "alice@127.0.0.1", "scp -f big"])
+        .start();
+    let mut stdin = stalled.stdin.take().expect("stdin is a pipe");
+    std::io::Write::write_all(&mut stdin, &[0; 3]).unwrap();
+    wait_for("the transfer to be under way", secs(20), || {
+        server.connections().into_iter().find(|c| c["active_transfers"][0]["size"].as_u64() > Some(0))
+    });
+    std::thread::sleep(secs(2));
+    let grown = server.rss_kib().saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} KiB for one stalled download");
+    stalled.kill().unwrap();
+    stalled.wait().unwrap();
+    wait_for("the connection to be gone", secs(20), || server.connections().is_empty().then_some(()));
+    assert!(!server.open_files().iter().any(|file| file.ends_with("/big")));
+}

@@ -79,6 +79,11 @@ impl Buffer {
         &mut self.block[self.filled..self.limit]
     }
 
+    /// Leaves room for `n` bytes at most.
+    pub fn limit(&mut self, n: usize) {
+        self.limit = self.limit.min(self.filled.saturating_add(n));
+    }
+
     /// Counts `n` bytes of the spare room as filled.
     pub fn advance(&mut self, n: usize) {
         self.filled = (self.filled + n).min(self.limit);
@@ -128,6 +133,7 @@ mod tests {
         let pool = BufferPool::new();
         let mut buffer = pool.take(10);
         buffer.put_header(&[0; 13]);
+        buffer.limit(11);
         assert_eq!(buffer.spare().len(), 10);
         buffer.spare()[..4].copy_from_slice(b"data");
         buffer.advance(4);

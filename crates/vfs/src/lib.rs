@@ -123,6 +123,12 @@ pub trait Storage: Send + Sync {
     /// excepted) fails with [`FsError::Link`].
     fn without_links(&self) -> Arc<dyn Storage>;
 
+    /// Forces the names in a directory to stable storage: a file that was created, renamed or replaced there
+    /// survives a power cut under its name. A backend whose names are always durable does nothing.
+    async fn sync_dir(&self, _path: &VPath) -> Result<(), FsError> {
+        Ok(())
+    }
+
     /// Room on the device that holds `path`.
     async fn space(&self, path: &VPath) -> Result<Space, FsError>;
 

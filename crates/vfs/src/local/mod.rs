@@ -338,6 +338,22 @@ impl Storage for LocalStorage {
         Arc::new(Self { tree: self.tree.without_links(), ..self.clone() })
     }
 
+    async fn sync_dir(&self, path: &VPath) -> Result<(), FsError> {
+        let (path, io) = (path.clone(), self.io.clone());
+        let tree = self.tree.clone();
+        // The wait is for the device, as that of data.
+        io.data(move || {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let dir = tree.open(&path, flags, Mode::empty(), Links::Follow)?;
+            match rustix::fs::fsync(&dir) {
+                // Some file systems have nothing to sync in a directory, and say so.
+                Err(Errno::INVAL) => Ok(()),
+                result => Ok(result?),
+            }
+        })
+        .await
+    }
+
     async fn space(&self, path: &VPath) -> Result<Space, FsError> {
         let path = path.clone();
         self.blocking(move |tree| Node::find(tree, &path, Links::Follow)?.space()).await

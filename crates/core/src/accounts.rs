@@ -107,7 +107,8 @@ impl Accounts {
         Ok(stored)
     }
 
-    /// Lays `patch` over the stored account.
+    /// Lays `patch` over the stored account. Open sessions follow at once: those that could not log in
+    /// any more as they did end, the others go on by the new rules.
     ///
     /// # Errors
     ///
@@ -124,13 +125,14 @@ impl Accounts {
         draft.id = id;
         let user = self.checked(draft).await?;
         self.store.update(&user).await?;
-        let stored = self.store.user_by_id(id).await?;
-        self.sessions.refresh(&stored);
-        self.events.emit(Event::UserUpdated(Arc::new(stored)));
+        let reading = self.sessions.reading(&before.username);
+        let stored = Arc::new(self.store.user_by_id(id).await?);
+        self.sessions.apply(&stored, reading);
+        self.events.emit(Event::UserUpdated(stored));
         Ok(())
     }
 
-    /// Removes an account; its files stay.
+    /// Removes an account and ends its sessions; its files stay.
     ///
     /// # Errors
     ///
@@ -139,6 +141,7 @@ impl Accounts {
         let user = self.store.user_by_id(id).await?;
         self.check_managed()?;
         self.store.delete(id).await?;
+        self.sessions.end_user(&user.username);
         self.events.emit(Event::UserDeleted(Arc::new(user)));
         Ok(())
     }

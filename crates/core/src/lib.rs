@@ -4,17 +4,23 @@
 //! only through [`UserFs`] and [`Transfer`]; data providers implement [`UserStore`]; where a user's files
 //! live is decided by the [`OpenStorage`] that the program hands to [`Sessions`].
 
+mod account;
 mod accounts;
 mod auth;
 pub mod config_error;
 mod events;
 mod ip_filter;
+mod live;
 mod metrics;
+mod open_files;
+mod orphans;
 pub mod password;
 mod permissions;
 mod public_key;
 mod quota;
+mod quota_scan;
 mod session;
+mod tally;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod throttle;
@@ -34,6 +40,7 @@ pub use password::Passwords;
 pub use permissions::{Permissions, Perms};
 pub use public_key::{PublicKeyLine, fingerprint};
 pub use quota::{Ledger, QuotaPolicy, TrackQuota};
+pub use quota_scan::{ScanError, ScanInfo};
 pub use session::{
     ConnectionInfo, OpenError, OpenStorage, Peer, Protocol, Running, Session, Sessions, TransferInfo,
 };

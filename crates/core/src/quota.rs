@@ -1,15 +1,19 @@
 //! What a user has stored and may still store: one live ledger per user, shared by all sessions.
 //!
-//! Room is reserved before bytes are accepted and settled when the file is closed, so that concurrent
-//! uploads cannot spend the same room twice. The data provider keeps the truth in the end: every
-//! settlement is one atomic increment there, kept here and tried again while the provider is away.
+//! Every name of a file is in the books from the moment it exists until it is gone; what is written into
+//! files that are open is *open* until it is settled. `used + open` never passes a limit: room is taken
+//! before bytes are accepted (`docs/decisions/0003-quota.md`). Which file has grown by how much is the
+//! business of `open_files.rs`.
+//!
+//! The data provider keeps the truth in the end: every settlement is one atomic increment there, kept here
+//! and tried again while the provider is away.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_vfs::FsError;
 use tracing::warn;
 
-use crate::{Clock, UsageDelta, UsedQuota, User, UserStore};
+use crate::{Clock, StoreError, UsageDelta, UsedQuota, User, UserStore};
 
 /// Whose usage is tracked (`data_provider.track_quota`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,13 @@ pub struct QuotaPolicy {
     pub write: bool,
 }
 
+impl QuotaPolicy {
+    /// Whether a scan may write what it found.
+    pub(crate) fn scans_count(self) -> bool {
+        self.track != TrackQuota::Off && self.write
+    }
+}
+
 /// The account book of one user.
 pub struct Ledger {
     username: String,
@@ -38,23 +49,34 @@ pub struct Ledger {
     clock: Clock,
     policy: QuotaPolicy,
     book: Mutex<Book>,
+    /// Held while the provider is written to, so that a scan's result and increments cannot overtake each
+    /// other. Whoever waits for it finds that the one before took its increment along.
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Book {
     limit_size: i64,
     limit_files: i64,
+    /// What the provider says, and `unwritten`.
     used: UsedQuota,
-    reserved: UsedQuota,
+    /// What open files are larger (or smaller) than the books say, and what is about to be created.
+    open: UsedQuota,
     /// Settled here, not yet in the provider.
     unwritten: UsageDelta,
+    /// Moves whenever a write to the provider begins or ends; odd while one is under way.
+    writes: u64,
 }
 
-/// Room that an upload holds; released when dropped, unless it was settled.
+/// A moment at which a record was about to be read, to tell later whether its usage is out of date.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading(u64);
+
+/// Room that something holds which is about to happen; given back when dropped.
 #[derive(Debug)]
-pub struct Reservation {
+pub(crate) struct Hold {
     ledger: Arc<Ledger>,
-    held: UsedQuota,
+    held: UsageDelta,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -66,95 +88,152 @@ impl std::fmt::Debug for Ledger {
 impl Ledger {
     /// Opens the book of `user` with what the provider says is stored.
     pub fn new(user: &User, store: Arc<dyn UserStore>, clock: Clock, policy: QuotaPolicy) -> Self {
-        let ledger =
-            Self { username: user.username.clone(), store, clock, policy, book: Mutex::new(Book::default()) };
-        ledger.refresh(user);
-        ledger
+        let book = Book {
+            limit_size: user.quota_size.max(0),
+            limit_files: user.quota_files.max(0),
+            used: UsedQuota { size_bytes: user.used.size_bytes.max(0), files: user.used.files.max(0) },
+            ..Book::default()
+        };
+        Self {
+            username: user.username.clone(),
+            store,
+            clock,
+            policy,
+            book: Mutex::new(book),
+            writing: tokio::sync::Mutex::new(()),
+        }
     }
 
-    /// Takes limits and usage from a record that was just read.
-    pub fn refresh(&self, user: &User) {
+    /// Call it before a record is read that goes to [`Ledger::refresh`].
+    pub(crate) fn reading(&self) -> Reading {
+        Reading(self.book().writes)
+    }
+
+    /// Takes limits from a record, and usage if nothing was written to the provider since `reading`: it
+    /// is unknown otherwise whether the record already contains it.
+    pub(crate) fn refresh(&self, user: &User, reading: Reading) {
         let mut book = self.book();
         book.limit_size = user.quota_size.max(0);
         book.limit_files = user.quota_files.max(0);
-        book.used = UsedQuota {
-            size_bytes: (user.used.size_bytes + book.unwritten.size_bytes).max(0),
-            files: (user.used.files + book.unwritten.files).max(0),
-        };
+        if book.writes == reading.0 && book.writes.is_multiple_of(2) {
+            book.used = UsedQuota {
+                size_bytes: user.used.size_bytes.saturating_add(book.unwritten.size_bytes).max(0),
+                files: user.used.files.saturating_add(book.unwritten.files).max(0),
+            };
+        }
     }
 
-    /// Limits and usage, if this user is limited: `(used, size limit, files limit)`, 0 for no limit.
+    /// Limits and what is taken, if this user is limited: `(taken, size limit, files limit)`, 0 for no
+    /// limit.
     pub fn limits(&self) -> Option<(UsedQuota, i64, i64)> {
         let book = self.book();
         let enforced = self.policy.track != TrackQuota::Off && (book.limit_size > 0 || book.limit_files > 0);
-        enforced.then_some((book.used, book.limit_size, book.limit_files))
+        enforced.then(|| (book.taken(), book.limit_size, book.limit_files))
     }
 
-    /// Starts an upload: refused when nothing is left (of files, for a new one).
+    /// Whether an upload may begin: not when nothing is left (of files, for a new one).
     ///
     /// # Errors
     ///
     /// [`FsError::QuotaExceeded`].
-    pub fn begin(self: &Arc<Self>, new_file: bool) -> Result<Reservation, FsError> {
-        let mut reservation = self.hold();
+    pub(crate) fn check_room(&self, new_file: bool) -> Result<(), FsError> {
+        let Some((taken, size, files)) = self.limits() else { return Ok(()) };
+        if size > 0 && taken.size_bytes >= size || new_file && files > 0 && taken.files >= files {
+            return Err(FsError::QuotaExceeded);
+        }
+        Ok(())
+    }
+
+    /// Takes room for what is about to happen.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::QuotaExceeded`]; nothing is taken then.
+    pub(crate) fn hold(self: &Arc<Self>, held: UsageDelta) -> Result<Hold, FsError> {
+        self.take(held)?;
+        Ok(Hold { ledger: Arc::clone(self), held })
+    }
+
+    /// As [`Ledger::hold`], until [`Ledger::give`].
+    pub(crate) fn take(&self, more: UsageDelta) -> Result<(), FsError> {
         let mut book = self.book();
         if self.policy.track != TrackQuota::Off {
-            let full = |limit: i64, used: i64| limit > 0 && used >= limit;
-            if full(book.limit_size, book.used.size_bytes + book.reserved.size_bytes)
-                || new_file && full(book.limit_files, book.used.files + book.reserved.files)
+            let taken = book.taken();
+            let over = |limit: i64, taken: i64, more: i64| {
+                limit > 0 && more > 0 && taken.saturating_add(more) > limit
+            };
+            if over(book.limit_size, taken.size_bytes, more.size_bytes)
+                || over(book.limit_files, taken.files, more.files)
             {
                 return Err(FsError::QuotaExceeded);
             }
         }
-        if new_file {
-            book.reserved.files += 1;
-            reservation.held.files = 1;
-        }
-        drop(book);
-        Ok(reservation)
+        book.open(more);
+        Ok(())
     }
 
-    /// Starts a change of an existing file, which may need room later.
-    pub fn hold(self: &Arc<Self>) -> Reservation {
-        Reservation { ledger: Arc::clone(self), held: UsedQuota::default() }
+    /// Changes what is open without a look at the limits.
+    pub(crate) fn give(&self, change: UsageDelta) {
+        self.book().open(change);
     }
 
-    /// Writes what happened to the book and to the provider.
-    pub async fn settle(&self, delta: UsageDelta) {
-        if delta.is_zero() {
-            return;
+    /// Writes into the books what has happened, of which `was_open` was open until now. The provider
+    /// learns it with the next [`Ledger::write_back`].
+    pub(crate) fn settle(&self, delta: UsageDelta, was_open: UsageDelta) {
+        let mut book = self.book();
+        book.open(UsageDelta { size_bytes: -was_open.size_bytes, files: -was_open.files });
+        book.used.size_bytes = book.used.size_bytes.saturating_add(delta.size_bytes).max(0);
+        book.used.files = book.used.files.saturating_add(delta.files).max(0);
+        let restricted = book.limit_size > 0 || book.limit_files > 0;
+        let tracked = match self.policy.track {
+            TrackQuota::Off => false,
+            TrackQuota::Always => true,
+            TrackQuota::Restricted => restricted,
+        };
+        if tracked && self.policy.write {
+            book.unwritten = sum(book.unwritten, delta);
         }
-        {
-            let mut book = self.book();
-            book.used.size_bytes = (book.used.size_bytes + delta.size_bytes).max(0);
-            book.used.files = (book.used.files + delta.files).max(0);
-            let restricted = book.limit_size > 0 || book.limit_files > 0;
-            let tracked = match self.policy.track {
-                TrackQuota::Off => false,
-                TrackQuota::Always => true,
-                TrackQuota::Restricted => restricted,
-            };
-            if !tracked || !self.policy.write {
-                return;
-            }
-            book.unwritten.size_bytes += delta.size_bytes;
-            book.unwritten.files += delta.files;
-        }
-        self.write_back().await;
     }
 
     /// Brings the provider up to date; what cannot be written is kept for the next time.
     pub async fn write_back(&self) {
-        let delta = std::mem::take(&mut self.book().unwritten);
-        if delta.is_zero() {
+        if !self.has_unwritten() {
             return;
         }
-        if let Err(error) = self.store.add_usage(&self.username, delta, (self.clock)()).await {
+        let _writing = self.writing.lock().await;
+        let delta = {
             let mut book = self.book();
-            book.unwritten.size_bytes += delta.size_bytes;
-            book.unwritten.files += delta.files;
-            warn!(sender = "dataProvider", "quota of user {:?} not written, kept for later: {error}", self.username);
+            if book.unwritten.is_zero() {
+                return;
+            }
+            book.writes += 1;
+            std::mem::take(&mut book.unwritten)
+        };
+        let _under_way = Writing(self);
+        match self.store.add_usage(&self.username, delta, (self.clock)()).await {
+            Ok(()) => {}
+            Err(StoreError::NotFound) => {
+                warn!(sender = "dataProvider", "quota of user {:?} dropped: no such user", self.username);
+            }
+            Err(error) => {
+                let mut book = self.book();
+                book.unwritten = sum(book.unwritten, delta);
+                drop(book);
+                let name = &self.username;
+                warn!(sender = "dataProvider", "quota of user {name:?} not written, kept for later: {error}");
+            }
         }
+    }
+
+    /// Whether something is settled here that the provider does not know.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        !self.book().unwritten.is_zero()
+    }
+
+    /// Begins to replace what is used by what a scan found at this moment; [`Replaced::write`] tells
+    /// the provider. Nothing else is written to the provider in between.
+    pub(crate) async fn begin_replace(&self) -> Replace<'_> {
+        Replace { ledger: self, writing: self.writing.lock().await }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -162,40 +241,93 @@ impl Ledger {
     }
 }
 
-impl Reservation {
-    /// Holds room until the file is `total` bytes larger than what was stored before.
-    ///
-    /// # Errors
-    ///
-    /// [`FsError::QuotaExceeded`]; what was held stays held.
-    pub fn grow_to(&mut self, total: u64) -> Result<(), FsError> {
-        let total = i64::try_from(total).map_err(|_| FsError::InvalidInput("size of 2^63 bytes or more"))?;
-        let more = total - self.held.size_bytes;
-        if more <= 0 {
-            return Ok(());
+impl Book {
+    fn taken(&self) -> UsedQuota {
+        UsedQuota {
+            size_bytes: self.used.size_bytes.saturating_add(self.open.size_bytes).max(0),
+            files: self.used.files.saturating_add(self.open.files).max(0),
         }
-        let mut book = self.ledger.book();
-        let after = book.used.size_bytes.saturating_add(book.reserved.size_bytes).saturating_add(more);
-        if self.ledger.policy.track != TrackQuota::Off && book.limit_size > 0 && after > book.limit_size {
-            return Err(FsError::QuotaExceeded);
-        }
-        book.reserved.size_bytes += more;
-        self.held.size_bytes = total;
-        Ok(())
     }
 
-    /// Ends the upload: the room is given back and what really happened is written down.
-    pub async fn settle(self, delta: UsageDelta) {
-        let ledger = Arc::clone(&self.ledger);
-        drop(self);
-        ledger.settle(delta).await;
+    fn open(&mut self, change: UsageDelta) {
+        self.open.size_bytes = self.open.size_bytes.saturating_add(change.size_bytes);
+        self.open.files = self.open.files.saturating_add(change.files);
     }
 }
 
-impl Drop for Reservation {
+/// Marks a write to the provider as ended, however it ends.
+struct Writing<'a>(&'a Ledger);
+
+impl Drop for Writing<'_> {
     fn drop(&mut self) {
+        self.0.book().writes += 1;
+    }
+}
+
+/// The right to replace usage; nobody else writes to the provider meanwhile.
+pub(crate) struct Replace<'a> {
+    ledger: &'a Ledger,
+    #[expect(dead_code, reason = "held, not looked at")]
+    writing: tokio::sync::MutexGuard<'a, ()>,
+}
+
+/// What was replaced in the books here and must still be told the provider.
+pub(crate) struct Replaced<'a> {
+    // Dropped before the right to write, so that a write which follows is not taken for this one.
+    _under_way: Writing<'a>,
+    replace: Replace<'a>,
+    found: UsedQuota,
+    before: UsedQuota,
+    unwritten: UsageDelta,
+}
+
+impl<'a> Replace<'a> {
+    /// Takes what a scan found at this very moment into the books.
+    pub(crate) fn with(self, found: UsedQuota) -> Replaced<'a> {
         let mut book = self.ledger.book();
-        book.reserved.size_bytes -= self.held.size_bytes;
-        book.reserved.files -= self.held.files;
+        let before = std::mem::replace(&mut book.used, found);
+        let unwritten = std::mem::take(&mut book.unwritten);
+        book.writes += 1;
+        drop(book);
+        Replaced { _under_way: Writing(self.ledger), replace: self, found, before, unwritten }
+    }
+}
+
+impl Replaced<'_> {
+    /// Tells the provider. If it does not take it, everything is as before the scan.
+    pub(crate) async fn write(self) -> Result<(), StoreError> {
+        let ledger = self.replace.ledger;
+        let written = ledger.store.set_usage(&ledger.username, self.found, (ledger.clock)()).await;
+        if written.is_err() {
+            let mut book = ledger.book();
+            let back = |now: i64, found: i64, before: i64| now.saturating_add(before - found).max(0);
+            book.used.size_bytes = back(book.used.size_bytes, self.found.size_bytes, self.before.size_bytes);
+            book.used.files = back(book.used.files, self.found.files, self.before.files);
+            book.unwritten = sum(book.unwritten, self.unwritten);
+        }
+        written
+    }
+}
+
+impl Hold {
+    /// What was held has happened.
+    pub(crate) fn settle(mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.ledger.settle(held, held);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.held.is_zero() {
+            self.ledger.give(UsageDelta { size_bytes: -self.held.size_bytes, files: -self.held.files });
+        }
+    }
+}
+
+fn sum(a: UsageDelta, b: UsageDelta) -> UsageDelta {
+    UsageDelta {
+        size_bytes: a.size_bytes.saturating_add(b.size_bytes),
+        files: a.files.saturating_add(b.files),
     }
 }

@@ -1,12 +1,13 @@
 //! Who is connected: one [`Session`] per authenticated connection, all of them in [`Sessions`].
 //!
 //! Opening counts and inserts under one lock, so that `max_sessions` has no race. What all sessions of
-//! a user share (ledger, throttles) lives as long as any of them.
+//! a user share (`account.rs`) lives as long as any of them. How changes of an account reach its open
+//! sessions is in `live.rs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,8 +15,11 @@ use tidegate_vfs::{BufferPool, FsError, Storage, VPath};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::account::{Account, LeftBehind};
+use crate::quota_scan::Scans;
 use crate::{
-    Clock, Direction, Events, FsPolicy, Ledger, QuotaPolicy, Throttle, UnixMillis, User, UserFs, UserStore,
+    Clock, Direction, Events, FsPolicy, Ledger, QuotaPolicy, TrackQuota, UnixMillis, User, UserFs, UserStore,
+    orphans,
 };
 
 /// Over which protocol files are touched.
@@ -54,6 +58,17 @@ pub struct Peer {
 pub trait OpenStorage: Send + Sync {
     /// Opens the user's home, and creates it at the first login.
     async fn open(&self, user: &User) -> Result<Arc<dyn Storage>, FsError>;
+
+    /// Opens the user's home if it exists, for a scan: [`FsError::NotFound`] if it does not,
+    /// [`FsError::NotDir`] if something else is there. What is given here suits homes on the local disk.
+    async fn open_existing(&self, user: &User) -> Result<Arc<dyn Storage>, FsError> {
+        let home = user.home_dir.clone();
+        let found = tokio::task::spawn_blocking(move || std::fs::metadata(home));
+        if !found.await.map_err(std::io::Error::other)??.is_dir() {
+            return Err(FsError::NotDir);
+        }
+        self.open(user).await
+    }
 }
 
 /// Why a session was not opened.
@@ -72,27 +87,24 @@ pub enum OpenError {
     ShuttingDown,
 }
 
-/// What all sessions of one user share.
-#[derive(Debug)]
-pub(crate) struct Account {
-    pub(crate) ledger: Arc<Ledger>,
-    pub(crate) upload: Throttle,
-    pub(crate) download: Throttle,
-    /// Held from "what is there now" to "it is replaced or gone", so that sizes are accounted exactly.
-    pub(crate) replacing: tokio::sync::Mutex<()>,
-}
-
 /// All sessions of the server. Cloning shares them.
 #[derive(Clone)]
 pub struct Sessions(Arc<Shared>);
 
 pub(crate) struct Shared {
-    store: Arc<dyn UserStore>,
-    storage: Arc<dyn OpenStorage>,
+    pub(crate) store: Arc<dyn UserStore>,
+    pub(crate) storage: Arc<dyn OpenStorage>,
     pub(crate) events: Events,
     pub(crate) clock: Clock,
     pub(crate) policy: FsPolicy,
-    quota: QuotaPolicy,
+    pub(crate) quota: QuotaPolicy,
+    pub(crate) scans: Scans,
+    /// When the registry was created.
+    pub(crate) started: UnixMillis,
+    left_behind: LeftBehind,
+    /// Users whose homes were searched for abandoned temporary files.
+    swept: Mutex<HashSet<String>>,
+    sweeping: Arc<tokio::sync::Semaphore>,
     buffers: BufferPool,
     listed: AtomicUsize,
     ending: AtomicBool,
@@ -102,7 +114,20 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Registry {
     sessions: HashMap<Arc<str>, Weak<Inner>>,
-    accounts: HashMap<String, (usize, Arc<Account>)>,
+    accounts: HashMap<String, Known>,
+}
+
+/// What is known of a user: kept while anybody uses it or the provider must still be told something.
+struct Known {
+    sessions: usize,
+    borrowed: usize,
+    account: Arc<Account>,
+}
+
+impl Known {
+    fn is_needed(&self) -> bool {
+        self.sessions > 0 || self.borrowed > 0 || self.account.ledger.has_unwritten()
+    }
 }
 
 impl Sessions {
@@ -116,6 +141,11 @@ impl Sessions {
         quota: QuotaPolicy,
     ) -> Self {
         Self(Arc::new(Shared {
+            started: clock(),
+            scans: Scans::default(),
+            left_behind: LeftBehind::default(),
+            swept: Mutex::default(),
+            sweeping: Arc::new(tokio::sync::Semaphore::new(1)),
             store,
             storage,
             events,
@@ -135,18 +165,30 @@ impl Sessions {
     /// # Errors
     ///
     /// [`OpenError::TooMany`] if `max_sessions` is reached.
-    pub(crate) async fn open(&self, user: Arc<User>, label: String, peer: Peer) -> Result<Session, OpenError> {
+    pub(crate) async fn open(
+        &self,
+        user: Arc<User>,
+        label: String,
+        peer: Peer,
+    ) -> Result<Session, OpenError> {
         if self.0.ending.load(Ordering::Relaxed) {
             return Err(OpenError::ShuttingDown);
         }
         let slot = self.take_slot(&user, peer.connection_id.clone())?;
+        self.read_usage(&slot).await;
         let storage = self.0.storage.open(&user).await;
         if let Err(error) = &storage {
             let id = &*peer.connection_id;
-            warn!(connection_id = id, "home of user {:?} cannot be opened: {}", user.username, error.detail());
+            warn!(
+                connection_id = id,
+                "home of user {:?} cannot be opened: {}",
+                user.username,
+                error.detail()
+            );
         }
         let now = (self.0.clock)();
         let session = Session(Arc::new(Inner {
+            current: RwLock::new(Arc::clone(&user)),
             user,
             label,
             peer,
@@ -162,27 +204,75 @@ impl Sessions {
         }));
         let mut registry = self.0.registry();
         registry.sessions.insert(session.0.slot.connection_id.clone(), Arc::downgrade(&session.0));
+        drop(registry);
+        self.sweep(&session);
         Ok(session)
     }
 
     fn take_slot(&self, user: &User, connection_id: Arc<str>) -> Result<Slot, OpenError> {
         let mut registry = self.0.registry();
-        let (count, account) = registry.accounts.entry(user.username.clone()).or_insert_with(|| {
-            let ledger = Ledger::new(user, self.0.store.clone(), self.0.clock.clone(), self.0.quota);
-            let account = Account {
-                ledger: Arc::new(ledger),
-                upload: Throttle::new(user.upload_bandwidth),
-                download: Throttle::new(user.download_bandwidth),
-                replacing: tokio::sync::Mutex::new(()),
-            };
-            (0, Arc::new(account))
-        });
-        if user.max_sessions > 0 && *count >= usize::try_from(user.max_sessions).unwrap_or(usize::MAX) {
-            return Err(OpenError::TooMany { open: *count, limit: user.max_sessions });
+        let known = self.known(&mut registry, user);
+        if user.max_sessions > 0 && known.sessions >= usize::try_from(user.max_sessions).unwrap_or(usize::MAX)
+        {
+            let open = known.sessions;
+            registry.tidy(&user.username);
+            return Err(OpenError::TooMany { open, limit: user.max_sessions });
         }
-        *count += 1;
-        let account = Arc::clone(account);
+        known.sessions += 1;
+        let account = Arc::clone(&known.account);
         Ok(Slot { shared: Arc::clone(&self.0), username: user.username.clone(), connection_id, account })
+    }
+
+    fn known<'a>(&self, registry: &'a mut Registry, user: &User) -> &'a mut Known {
+        registry.accounts.entry(user.username.clone()).or_insert_with(|| {
+            let ledger = Ledger::new(user, self.0.store.clone(), self.0.clock.clone(), self.0.quota);
+            let account = Account::new(user, Arc::new(ledger), Arc::clone(&self.0.left_behind));
+            Known { sessions: 0, borrowed: 0, account: Arc::new(account) }
+        })
+    }
+
+    /// What the sessions of a user share, without a session.
+    pub(crate) fn borrow_account(&self, user: &User) -> Borrowed {
+        let mut registry = self.0.registry();
+        let known = self.known(&mut registry, user);
+        known.borrowed += 1;
+        let account = Arc::clone(&known.account);
+        Borrowed { shared: Arc::clone(&self.0), username: user.username.clone(), account }
+    }
+
+    /// Between the moment at which a login read the record and now, another session may have ended and
+    /// taken its knowledge of the usage along.
+    async fn read_usage(&self, slot: &Slot) {
+        let ledger = &slot.account.ledger;
+        if self.0.quota.track == TrackQuota::Off || ledger.limits().is_none() {
+            return;
+        }
+        let reading = ledger.reading();
+        // Without an answer, what the login read must do.
+        if let Ok(user) = self.0.store.user(&slot.username).await {
+            ledger.refresh(&user, reading);
+        }
+    }
+
+    /// Removes what crashed uploads left in a home, at its first login, beside everything else.
+    fn sweep(&self, session: &Session) {
+        let scans = &self.0.scans;
+        let Ok(storage) = session.storage() else { return };
+        if !self.0.policy.upload_mode.is_atomic() || scans.stop.is_cancelled() {
+            return;
+        }
+        let mut swept = self.0.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !swept.insert(session.0.user.username.clone()) {
+            return;
+        }
+        drop(swept);
+        let (permits, started) = (Arc::clone(&self.0.sweeping), self.0.started);
+        let (storage, account) = (Arc::clone(storage), Arc::clone(&session.0.slot.account));
+        let stop = scans.stop.clone();
+        scans.tasks.spawn(async move {
+            let Ok(_permit) = permits.acquire_owned().await else { return };
+            orphans::sweep(&account, &storage, started, &stop).await;
+        });
     }
 
     /// Connections with an open channel, in no particular order.
@@ -217,9 +307,17 @@ impl Sessions {
         }
     }
 
-    /// Refuses new sessions from now on.
+    /// Refuses new sessions from now on, and ends scans.
     pub fn stop_accepting(&self) {
         self.0.ending.store(true, Ordering::Relaxed);
+        self.0.scans.stop.cancel();
+    }
+
+    /// Waits for scans and searches that were told to end. The last thing before the program stops, after
+    /// [`Sessions::stop_accepting`].
+    pub async fn stopped(&self) {
+        self.0.scans.tasks.close();
+        self.0.scans.tasks.wait().await;
     }
 
     /// Ends every session at once; transfers end by the rules of their upload mode.
@@ -236,22 +334,26 @@ impl Sessions {
 
     /// Brings the provider up to date with what was stored meanwhile.
     pub async fn write_back_usage(&self) {
-        let accounts: Vec<_> = self.0.registry().accounts.values().map(|(_, a)| Arc::clone(a)).collect();
-        for account in accounts {
+        let unwritten = |(name, known): (&String, &Known)| {
+            known.account.ledger.has_unwritten().then(|| (name.clone(), Arc::clone(&known.account)))
+        };
+        let accounts: Vec<_> = self.0.registry().accounts.iter().filter_map(unwritten).collect();
+        for (name, account) in accounts {
             account.ledger.write_back().await;
+            drop(account);
+            self.0.registry().tidy(&name);
         }
     }
 
-    /// Takes limits that were just changed into the user's open sessions.
-    pub fn refresh(&self, user: &User) {
-        if let Some((_, account)) = self.0.registry().accounts.get(&user.username) {
-            account.ledger.refresh(user);
-            account.upload.set_rate(user.upload_bandwidth);
-            account.download.set_rate(user.download_bandwidth);
-        }
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0
     }
 
-    fn live(&self) -> Vec<Session> {
+    pub(crate) fn account(&self, username: &str) -> Option<Arc<Account>> {
+        self.0.registry().accounts.get(username).map(|known| Arc::clone(&known.account))
+    }
+
+    pub(crate) fn live(&self) -> Vec<Session> {
         self.0.registry().sessions.values().filter_map(Weak::upgrade).map(Session).collect()
     }
 }
@@ -283,11 +385,43 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut registry = self.shared.registry();
         registry.sessions.remove(&self.connection_id);
-        if let Some((count, _)) = registry.accounts.get_mut(&self.username) {
-            *count -= 1;
-            if *count == 0 {
-                registry.accounts.remove(&self.username);
-            }
+        if let Some(known) = registry.accounts.get_mut(&self.username) {
+            known.sessions -= 1;
+        }
+        registry.tidy(&self.username);
+    }
+}
+
+/// What the sessions of a user share, kept without a session; given back when dropped.
+pub(crate) struct Borrowed {
+    shared: Arc<Shared>,
+    username: String,
+    account: Arc<Account>,
+}
+
+impl std::ops::Deref for Borrowed {
+    type Target = Account;
+
+    fn deref(&self) -> &Account {
+        &self.account
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let mut registry = self.shared.registry();
+        if let Some(known) = registry.accounts.get_mut(&self.username) {
+            known.borrowed -= 1;
+        }
+        registry.tidy(&self.username);
+    }
+}
+
+impl Registry {
+    /// Forgets a user that nobody uses any more.
+    fn tidy(&mut self, username: &str) {
+        if self.accounts.get(username).is_some_and(|known| !known.is_needed()) {
+            self.accounts.remove(username);
         }
     }
 }
@@ -297,7 +431,10 @@ impl Drop for Slot {
 pub struct Session(Arc<Inner>);
 
 struct Inner {
+    /// As at the login.
     user: Arc<User>,
+    /// As it is now.
+    current: RwLock<Arc<User>>,
     label: String,
     peer: Peer,
     storage: Result<Arc<dyn Storage>, FsError>,
@@ -364,9 +501,19 @@ pub(crate) struct Progress {
 }
 
 impl Session {
-    /// Who is logged in.
+    /// Who is logged in, as the account was at the login: for what a session keeps to its end, such as
+    /// name, home and owner of files.
     pub fn user(&self) -> &Arc<User> {
         &self.0.user
+    }
+
+    /// The account as it is now: for what counts at the next operation, such as permissions.
+    pub fn current(&self) -> Arc<User> {
+        Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_current(&self, user: Arc<User>) {
+        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = user;
     }
 
     /// How: `password` or `public_key:<fingerprint>:<comment>`.
@@ -439,6 +586,14 @@ impl Session {
 
     pub(crate) fn account(&self) -> &Account {
         &self.0.slot.account
+    }
+
+    pub(crate) fn sessions(&self) -> Sessions {
+        Sessions(Arc::clone(&self.0.slot.shared))
+    }
+
+    pub(crate) fn server_started(&self) -> UnixMillis {
+        self.0.slot.shared.started
     }
 
     pub(crate) fn policy(&self) -> &FsPolicy {

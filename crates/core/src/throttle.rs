@@ -1,56 +1,135 @@
 //! Bandwidth: how long the next bytes must wait.
 //!
 //! One throttle per user and direction, shared by all transfers, so that a user cannot multiply the
-//! rate by opening more files. It keeps only the moment at which the line is free again; waiting is a
-//! timer and holds neither a thread nor a lock.
+//! rate by opening more files. Transfers queue in the order in which they ask, each with a piece of at most
+//! [`Throttle::piece`] bytes, so that they get equal shares. Waiting is a timer and holds neither a thread
+//! nor a lock.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Unused rate that may be made up for later; bounds the burst after a pause.
-const BURST: Duration = Duration::from_millis(50);
+/// Lateness that may be made up for: timers are late and disks need time. Who was idle for longer starts
+/// from nothing, so that no pause is saved up.
+const CATCH_UP: Duration = Duration::from_millis(250);
 
-/// A rate in bytes per second that several transfers share; a rate of 0 never waits.
+/// Pieces are not made smaller than this: the draft lets clients ask for so much at once, and not all of
+/// them expect less (filexfer-02 §3).
+const SMALLEST_PIECE: u64 = 32 * 1024;
+
+/// Time that one piece may take, where that is not too small.
+const PIECES_PER_SECOND: u64 = 4;
+
+const NANOS: u128 = 1_000_000_000;
+
+/// A rate that several transfers share; a rate of 0 never waits.
 #[derive(Debug)]
 pub struct Throttle {
-    state: Mutex<State>,
+    line: Mutex<Line>,
+    changed: Notify,
 }
 
+/// Positions count bytes times 10^9, so that nothing is ever rounded away.
 #[derive(Debug)]
-struct State {
+struct Line {
     bytes_per_second: u64,
-    free_at: Instant,
+    /// When `sent` was true.
+    at: Instant,
+    /// What the line has carried.
+    sent: u128,
+    /// The end of what waits.
+    queued: u128,
 }
 
 impl Throttle {
     /// Limits to `kb_per_second` kilobytes (1000 bytes) a second; 0 or less is no limit.
     pub fn new(kb_per_second: i64) -> Self {
-        Self { state: Mutex::new(State { bytes_per_second: rate(kb_per_second), free_at: Instant::now() }) }
+        let line = Line { bytes_per_second: rate(kb_per_second), at: Instant::now(), sent: 0, queued: 0 };
+        Self { line: Mutex::new(line), changed: Notify::new() }
     }
 
-    /// Changes the rate; transfers under way follow with their next bytes.
+    /// Changes the rate; who waits follows at once.
     pub fn set_rate(&self, kb_per_second: i64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).bytes_per_second = rate(kb_per_second);
+        let mut line = self.line();
+        let new = rate(kb_per_second);
+        if line.bytes_per_second == new {
+            return;
+        }
+        line.advance();
+        line.bytes_per_second = new;
+        drop(line);
+        self.changed.notify_waiters();
     }
 
-    /// Waits until the line is free, then takes it for `bytes`. Dropping the future while it waits
-    /// gives nothing back: the bytes count as sent.
+    /// Most bytes that should move at a time, so that no second sees twice the rate; `None` without a
+    /// limit. Never less than 32 KiB.
+    pub fn piece(&self) -> Option<usize> {
+        let rate = self.line().bytes_per_second;
+        (rate > 0)
+            .then(|| usize::try_from((rate / PIECES_PER_SECOND).max(SMALLEST_PIECE)).unwrap_or(usize::MAX))
+    }
+
+    /// Waits until the line has carried `bytes` more. Dropping the future while it waits gives nothing
+    /// back: the bytes count as sent.
     pub async fn take(&self, bytes: usize) {
-        let free_at = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if state.bytes_per_second == 0 {
+        let end = {
+            let mut line = self.line();
+            if line.bytes_per_second == 0 {
                 return;
             }
-            let now = Instant::now();
-            let earliest = now.checked_sub(BURST).unwrap_or(now);
-            let free_at = state.free_at.max(earliest);
-            let nanos = bytes as u128 * 1_000_000_000 / u128::from(state.bytes_per_second);
-            state.free_at = free_at + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 4));
-            state.free_at
+            line.advance();
+            line.queued += bytes as u128 * NANOS;
+            line.queued
         };
-        tokio::time::sleep_until(free_at).await;
+        loop {
+            // Registered before the look at the line, so that no change is missed.
+            let changed = self.changed.notified();
+            let Some(free_at) = self.line().free_at(end) else { return };
+            tokio::select! {
+                () = tokio::time::sleep_until(free_at) => {}
+                () = changed => {}
+            }
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    /// Brings `sent` up to now.
+    fn advance(&mut self) {
+        let now = Instant::now();
+        let carried =
+            now.duration_since(self.at).as_nanos().saturating_mul(u128::from(self.bytes_per_second));
+        self.at = now;
+        let ahead = CATCH_UP.as_nanos() * u128::from(self.bytes_per_second);
+        self.sent = self.sent.saturating_add(carried);
+        if self.sent > self.queued + ahead || self.queued == 0 || self.bytes_per_second == 0 {
+            self.sent = self.queued;
+        }
+    }
+
+    /// When the line will have carried everything up to `end`; `None` if it has.
+    fn free_at(&mut self, end: u128) -> Option<Instant> {
+        if self.bytes_per_second == 0 {
+            return None;
+        }
+        let now = Instant::now();
+        let carried =
+            now.duration_since(self.at).as_nanos().saturating_mul(u128::from(self.bytes_per_second));
+        let left = end.saturating_sub(self.sent.saturating_add(carried));
+        if left == 0 {
+            return None;
+        }
+        let nanos = left.div_ceil(u128::from(self.bytes_per_second));
+        // A century is as good as forever, and still a point in time.
+        let wait = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+            .min(Duration::from_secs(3_155_760_000));
+        Some(now + wait)
     }
 }
 
@@ -63,30 +142,108 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    /// Sends `count` pieces and notes when each was through, in milliseconds.
+    async fn send(throttle: Arc<Throttle>, count: usize, piece: usize, start: Instant) -> Vec<(u64, usize)> {
+        let mut sent = Vec::new();
+        for _ in 0..count {
+            throttle.take(piece).await;
+            sent.push((u64::try_from(start.elapsed().as_millis()).unwrap(), piece));
+        }
+        sent
+    }
+
+    /// The most bytes of any second.
+    fn peak(sent: &[(u64, usize)]) -> usize {
+        let from = |start: u64| {
+            let inside = sent.iter().filter(|(at, _)| (start..start + 1000).contains(at));
+            inside.map(|(_, bytes)| bytes).sum()
+        };
+        sent.iter().map(|(at, _)| from(*at)).max().unwrap_or(0)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn two_transfers_share_the_rate() {
         let throttle = Arc::new(Throttle::new(100));
         let start = Instant::now();
-        let send = |n: usize| {
-            let throttle = Arc::clone(&throttle);
-            async move {
-                for _ in 0..n {
-                    throttle.take(10_000).await;
-                }
-            }
-        };
-        tokio::join!(send(50), send(50));
+        let (a, b) = tokio::join!(
+            send(throttle.clone(), 50, 10_000, start),
+            send(throttle.clone(), 50, 10_000, start)
+        );
         let elapsed = start.elapsed();
-        assert!((Duration::from_millis(9_700)..=Duration::from_millis(10_100)).contains(&elapsed), "{elapsed:?}");
+        assert!(
+            (Duration::from_millis(10_000)..=Duration::from_millis(10_100)).contains(&elapsed),
+            "{elapsed:?}"
+        );
+        for (a, b) in a.iter().zip(&b) {
+            assert!(a.0.abs_diff(b.0) <= 110, "one is never more than a piece ahead: {a:?} {b:?}");
+        }
+        assert!(peak(&[a, b].concat()) <= 110_000);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_is_not_saved_up() {
+    async fn no_second_sees_twice_the_rate() {
+        for kb_per_second in [30, 100, 1000, 20_000] {
+            let throttle = Arc::new(Throttle::new(kb_per_second));
+            let piece = throttle.piece().unwrap();
+            let start = Instant::now();
+            let mut sent = send(throttle.clone(), 20, piece, start).await;
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            sent.extend(send(throttle.clone(), 20, piece, start).await);
+            let limit = 2000 * usize::try_from(kb_per_second).unwrap();
+            assert!(peak(&sent) <= limit, "{kb_per_second} KB/s: {} bytes in a second", peak(&sent));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_small_file_at_30_kb_takes_its_time() {
+        let throttle = Throttle::new(30);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let start = Instant::now();
+        for _ in 0..4 {
+            throttle.take(32_768).await;
+        }
+        assert!(start.elapsed() >= Duration::from_millis(4_366), "{:?}", start.elapsed());
+        assert!(start.elapsed() <= Duration::from_millis(4_380), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lateness_is_made_up_for_and_pauses_are_not() {
         let throttle = Throttle::new(100);
+        let start = Instant::now();
+        for _ in 0..20 {
+            throttle.take(10_000).await;
+            // The disk needs time as well.
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        assert!(start.elapsed() <= Duration::from_millis(2_050), "{:?}", start.elapsed());
         tokio::time::sleep(Duration::from_secs(60)).await;
         let start = Instant::now();
         throttle.take(100_000).await;
-        assert!(start.elapsed() >= Duration::from_millis(940), "{:?}", start.elapsed());
+        assert!(start.elapsed() >= Duration::from_millis(1000), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_rate_reaches_those_who_wait() {
+        let throttle = Arc::new(Throttle::new(10));
+        let start = Instant::now();
+        let waiting = tokio::spawn(send(throttle.clone(), 1, 261_120, start));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        throttle.set_rate(1000);
+        waiting.await.unwrap();
+        assert!(start.elapsed() <= Duration::from_millis(1_260), "{:?}", start.elapsed());
+        let waiting = tokio::spawn(send(throttle.clone(), 1, 1 << 40, start));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        throttle.set_rate(0);
+        waiting.await.unwrap();
+        assert!(start.elapsed() <= Duration::from_millis(2_300), "{:?}", start.elapsed());
+        throttle.set_rate(100);
+        let start = Instant::now();
+        throttle.take(100_000).await;
+        assert!(
+            start.elapsed() >= Duration::from_millis(990),
+            "nothing of the past counts: {:?}",
+            start.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -94,6 +251,6 @@ mod tests {
         let throttle = Throttle::new(-1);
         let start = Instant::now();
         throttle.take(usize::MAX).await;
-        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!((start.elapsed(), throttle.piece()), (Duration::ZERO, None));
     }
 }

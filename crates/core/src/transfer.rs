@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tidegate_vfs::{Buffer, File, FsError, Links, Metadata, SetAttrs, Storage, Target, VPath};
+use tidegate_vfs::{Buffer, File, FsError, Metadata, SetAttrs, VPath};
 use tracing::warn;
 
-use crate::quota::Reservation;
 use crate::session::Progress;
-use crate::{Event, Protocol, Session, Throttle, TransferReport, UploadMode, UsageDelta};
+use crate::upload::Upload;
+use crate::{Event, Protocol, Session, Throttle, TransferReport};
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,29 +49,6 @@ pub struct Transfer {
     upload: Option<Upload>,
     failure: Mutex<Option<FsError>>,
     ended: AtomicBool,
-}
-
-/// What only an upload has.
-pub(crate) struct Upload {
-    /// The tree in which `place` and `temporary` are names.
-    pub(crate) storage: Arc<dyn Storage>,
-    pub(crate) place: VPath,
-    pub(crate) temporary: Option<VPath>,
-    pub(crate) mode: UploadMode,
-    /// Offsets below belong to the part that is being resumed.
-    pub(crate) min_offset: u64,
-    pub(crate) growth: Mutex<Growth>,
-}
-
-/// How large the file is and how much of that is charged already.
-pub(crate) struct Growth {
-    /// Length of the file as it will be.
-    pub(crate) size: u64,
-    /// Length of what stands at `place` and is in the books.
-    pub(crate) charged: u64,
-    /// Whether the books know a file at `place`.
-    pub(crate) existed: bool,
-    pub(crate) reservation: Option<Reservation>,
 }
 
 impl std::fmt::Debug for Transfer {
@@ -125,31 +102,37 @@ impl Transfer {
         self.progress.direction
     }
 
-    /// Fills the spare room of `buf` from `offset`; unchanged at the end of the file.
+    /// Fills the spare room of `buf` from `offset`; unchanged at the end of the file. Where bandwidth is
+    /// limited it may fill less, but at least 32 KiB.
     ///
     /// # Errors
     ///
     /// [`FsError::Denied`] for a file that was opened for writing only.
-    pub async fn read_at(&self, offset: u64, buf: Buffer) -> Result<Buffer, FsError> {
+    pub async fn read_at(&self, offset: u64, mut buf: Buffer) -> Result<Buffer, FsError> {
         if !self.readable {
             return Err(FsError::Denied);
+        }
+        let throttle = &self.session.account().download;
+        if let Some(piece) = throttle.piece() {
+            buf.limit(piece);
         }
         let before = buf.len();
         let buf = self.file.read_at(offset, buf).await.inspect_err(|error| self.fail(error))?;
         let count = buf.len() - before;
-        self.throttle(&self.session.account().download, count).await?;
+        self.throttle(throttle, count).await?;
         if self.upload.is_none() {
             self.moved(count);
         }
         Ok(buf)
     }
 
-    /// Writes `data`, piece after piece, from `offset`.
+    /// Writes `data`, piece after piece, from `offset`. The future must be polled to its end.
     ///
     /// # Errors
     ///
     /// [`FsError::QuotaExceeded`] at the byte where the quota ends (nothing of this call is written
-    /// then), [`FsError::Denied`] for a download, [`FsError::InvalidInput`] below the resumed part.
+    /// then, unless bandwidth is limited), [`FsError::Denied`] for a download, [`FsError::InvalidInput`]
+    /// below the resumed part.
     pub async fn write_at(&self, offset: u64, data: Vec<Bytes>) -> Result<(), FsError> {
         let Some(upload) = &self.upload else { return Err(FsError::Denied) };
         if offset < upload.min_offset {
@@ -157,11 +140,32 @@ impl Transfer {
             self.fail(&error);
             return Err(error);
         }
+        let throttle = &self.session.account().upload;
+        let Some(piece) = throttle.piece() else { return self.write(upload, offset, data).await };
+        let mut at = offset;
+        for mut bytes in data {
+            while !bytes.is_empty() {
+                let now = bytes.split_to(bytes.len().min(piece));
+                let count = now.len();
+                self.throttle(throttle, count).await?;
+                self.write(upload, at, vec![now]).await?;
+                at = at.saturating_add(count as u64);
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, upload: &Upload, offset: u64, data: Vec<Bytes>) -> Result<(), FsError> {
         let count: usize = data.iter().map(Bytes::len).sum();
-        self.throttle(&self.session.account().upload, count).await?;
-        let end = offset.checked_add(count as u64).ok_or(FsError::InvalidInput("offset too large"))?;
+        if count == 0 {
+            return Ok(());
+        }
+        let end = offset.checked_add(count as u64).ok_or(FsError::InvalidInput("offset too large"));
+        let end = end.inspect_err(|error| self.fail(error))?;
         upload.reserve(end).inspect_err(|error| self.fail(error))?;
-        self.file.write_at(offset, data).await.inspect_err(|error| self.fail(error))?;
+        let written = self.file.write_at(offset, data).await;
+        upload.done();
+        written.inspect_err(|error| self.fail(error))?;
         self.moved(count);
         Ok(())
     }
@@ -180,9 +184,12 @@ impl Transfer {
     pub(crate) async fn set_attrs(&self, attrs: &SetAttrs) -> Result<(), FsError> {
         if let (Some(size), Some(upload)) = (attrs.size, &self.upload) {
             upload.reserve(size).inspect_err(|error| self.fail(error))?;
-            self.file.set_attrs(attrs).await?;
-            upload.growth().size = size;
-            return Ok(());
+            let cut = self.file.set_attrs(attrs).await;
+            if cut.is_ok() {
+                upload.cut(size);
+            }
+            upload.done();
+            return cut;
         }
         self.file.set_attrs(attrs).await
     }
@@ -241,7 +248,7 @@ impl Transfer {
             return Ok(());
         }
         let closed = match &self.upload {
-            Some(upload) => self.end_upload(upload, outcome.is_ok()).await,
+            Some(upload) => upload.end(&self.session, &self.file, outcome.is_ok()).await,
             None => self.file.close().await,
         };
         self.session.end_transfer(self.progress_id);
@@ -258,50 +265,6 @@ impl Transfer {
             error: error.map(|error| error.detail()),
         }));
         closed
-    }
-
-    async fn end_upload(&self, upload: &Upload, ok: bool) -> Result<(), FsError> {
-        let synced = if ok && self.session.policy().fsync { self.file.sync().await } else { Ok(()) };
-        let size = self.file.metadata().await.map(|m| m.size);
-        let closed = synced.and(self.file.close().await);
-        let keep = match upload.mode {
-            UploadMode::Standard | UploadMode::AtomicWithResume => true,
-            UploadMode::Atomic => ok && closed.is_ok(),
-        };
-        let _replacing = self.session.account().replacing.lock().await;
-        let (outcome, delta) = match &upload.temporary {
-            None => (closed, upload.delta(size.unwrap_or_default())),
-            Some(temporary) if keep => {
-                let old = upload.storage.metadata(&upload.place, Links::Keep).await.ok();
-                match upload.storage.rename(temporary, &upload.place, Target::Replace).await {
-                    Ok(()) => {
-                        let old_size = old.map_or(0, |old| old.size);
-                        let delta = difference(size.unwrap_or_default(), old_size, old.is_none());
-                        (closed, delta)
-                    }
-                    Err(error) => {
-                        self.discard(upload, temporary).await;
-                        (Err(error), UsageDelta::default())
-                    }
-                }
-            }
-            Some(temporary) => {
-                self.discard(upload, temporary).await;
-                (closed, UsageDelta::default())
-            }
-        };
-        let reservation = upload.growth().reservation.take();
-        if let Some(reservation) = reservation {
-            reservation.settle(delta).await;
-        }
-        outcome
-    }
-
-    async fn discard(&self, upload: &Upload, temporary: &VPath) {
-        if let Err(error) = upload.storage.remove_file(temporary).await {
-            let id = &*self.session.peer().connection_id;
-            warn!(connection_id = id, "temporary file {temporary} cannot be removed: {}", error.detail());
-        }
     }
 
     async fn throttle(&self, throttle: &Throttle, count: usize) -> Result<(), FsError> {
@@ -362,35 +325,4 @@ impl Inspection {
         self.session.touch();
         self.file.read_at(offset, buf).await
     }
-}
-
-impl Upload {
-    fn growth(&self) -> MutexGuard<'_, Growth> {
-        self.growth.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes sure that the quota has room for a file of `size` bytes.
-    fn reserve(&self, size: u64) -> Result<(), FsError> {
-        let mut growth = self.growth();
-        if size <= growth.size {
-            return Ok(());
-        }
-        let more = size.saturating_sub(growth.charged);
-        if let Some(reservation) = &mut growth.reservation {
-            reservation.grow_to(more)?;
-        }
-        growth.size = size;
-        Ok(())
-    }
-
-    fn delta(&self, size: u64) -> UsageDelta {
-        let growth = self.growth();
-        difference(size, growth.charged, !growth.existed)
-    }
-}
-
-/// The change of the books when a file of `old` bytes (or none) becomes one of `new` bytes.
-fn difference(new: u64, old: u64, is_new: bool) -> UsageDelta {
-    let signed = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
-    UsageDelta { size_bytes: signed(new) - signed(old), files: i64::from(is_new) }
 }

@@ -4,26 +4,28 @@
 //! are checked on the path that was asked for and, where rules differ between directories, on the path
 //! that it leads to; the operation then acts on that second path in a tree that refuses links, so that
 //! nobody is carried across a boundary, not even by a link that changes in between.
+//!
+//! The account is looked at anew by every operation, so that a change of permissions counts at once; a
+//! handle that is open keeps what it was given. A future of this module must be polled to its end: what is
+//! on disk and what is in the books would differ otherwise.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tidegate_vfs::{
     DirEntry, DirStream, FsError, Links, Metadata, OpenOptions, SetAttrs, Space, Storage, Target, Timestamp,
     VPath,
 };
 
-use crate::transfer::{Growth, Upload};
-use crate::upload::{is_temporary, temporary};
+use crate::open_files::{Resized, signed};
+use crate::orphans;
+use crate::upload::{COPY_BLOCK, Destination, Upload, is_temporary};
 use crate::{
     Command, CommandKind, Event, Inspection, Perms, Protocol, Session, Transfer, UploadMode, UsageDelta,
 };
 
 /// How often an upload that meets a file which appears and disappears is tried.
 const OPEN_ATTEMPTS: usize = 4;
-
-/// Block of a copy within the server, in bytes.
-const COPY_BLOCK: usize = 256 * 1024;
 
 /// What the configuration says about files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -106,9 +108,12 @@ impl UserFs {
     /// [`FsError::NotFound`] by the options, else what the backend says.
     pub async fn upload(&self, path: &VPath, how: UploadOptions) -> Result<Transfer, FsError> {
         let mut place = self.authorize(path, Perms::UPLOAD, On::Parent, Links::Follow).await?;
+        let account = self.session.account();
         for _ in 0..OPEN_ATTEMPTS {
+            let names = account.names.lock().await;
             let existing = match place.storage.metadata(&place.path, Links::Keep).await {
                 Ok(link) if link.is_symlink() => {
+                    drop(names);
                     // The file that the link leads to is the one to write or to replace, never the link.
                     place.path = place.storage.resolve(&place.path, Links::Follow).await?;
                     if how.exclusive {
@@ -120,115 +125,55 @@ impl UserFs {
                 Err(FsError::NotFound) => None,
                 Err(error) => return Err(error),
             };
-            match self.open_upload(path, &place, how, existing).await {
-                // Somebody was faster: look again.
+            self.check_upload(path, &place, how, existing)?;
+            account.ledger.check_room(existing.is_none())?;
+            let readable = how.read
+                && [path, &place.path]
+                    .iter()
+                    .all(|path| self.check(path, Perms::DOWNLOAD, On::Parent).is_ok());
+            let to = Destination { storage: &place.storage, place: &place.path, existing };
+            let opened = if self.session.policy().upload_mode.is_atomic() {
+                drop(names);
+                Upload::replacing(&self.session, &to, how, readable).await
+            } else {
+                let opened = Upload::direct(account, &to, how, readable).await;
+                drop(names);
+                opened
+            };
+            match opened {
+                // Somebody who does not come through the door was faster: look again.
                 Err(FsError::Exists) if existing.is_none() && !how.exclusive => {}
                 Err(FsError::NotFound) if existing.is_some() && how.create => {}
-                done => return done,
+                Err(error) => return Err(error),
+                Ok((upload, file)) => {
+                    let (session, real) = (self.session.clone(), self.real(path));
+                    let (protocol, path) = (self.protocol, path.clone());
+                    let upload = Some(upload);
+                    return Ok(Transfer::new(
+                        session, protocol, path, place.path, real, file, readable, upload,
+                    ));
+                }
             }
         }
         Err(FsError::Exists)
     }
 
-    async fn open_upload(
+    fn check_upload(
         &self,
         path: &VPath,
         place: &Place,
         how: UploadOptions,
         existing: Option<Metadata>,
-    ) -> Result<Transfer, FsError> {
+    ) -> Result<(), FsError> {
         match existing {
-            Some(existing) if !existing.is_file() => return Err(FsError::Unsupported),
+            Some(existing) if !existing.is_file() => Err(FsError::Unsupported),
             Some(_) => {
                 self.check(path, Perms::OVERWRITE, On::Parent)?;
                 self.check(&place.path, Perms::OVERWRITE, On::Parent)?;
-                if how.exclusive {
-                    return Err(FsError::Exists);
-                }
+                if how.exclusive { Err(FsError::Exists) } else { Ok(()) }
             }
-            None if !how.create => return Err(FsError::NotFound),
-            None => {}
-        }
-        let mut reservation = self.session.account().ledger.begin(existing.is_none())?;
-        let old_size = existing.map_or(0, |m| m.size);
-        reservation.grow_to(how.expected_size.saturating_sub(old_size))?;
-        let keeps_old = existing.is_some() && !how.truncate;
-        let mode = self.session.policy().upload_mode;
-        let readable = how.read
-            && [path, &place.path].iter().all(|path| self.check(path, Perms::DOWNLOAD, On::Parent).is_ok());
-        let (file, temp) = if mode.is_atomic() {
-            let temp = temporary(&place.path)?;
-            let open = OpenOptions {
-                read: readable || keeps_old,
-                write: true,
-                create_new: true,
-                mode: existing.map(|m| m.mode),
-                ..OpenOptions::default()
-            };
-            let file = place.storage.open(&temp, &open).await?;
-            if let Err(error) = self.prepare_temporary(place, &file, existing, keeps_old).await {
-                // The copy is incomplete and nobody asked for it: the old file is untouched.
-                let _ = place.storage.remove_file(&temp).await;
-                return Err(error);
-            }
-            (file, Some(temp))
-        } else {
-            let open = OpenOptions {
-                read: readable,
-                write: true,
-                create_new: existing.is_none(),
-                truncate: how.truncate,
-                ..OpenOptions::default()
-            };
-            (place.storage.open(&place.path, &open).await?, None)
-        };
-        let size = if keeps_old { old_size } else { 0 };
-        reservation.grow_to(size.saturating_sub(old_size))?;
-        let upload = Upload {
-            storage: place.storage.clone(),
-            place: place.path.clone(),
-            temporary: temp,
-            mode,
-            min_offset: if how.resume && keeps_old { old_size } else { 0 },
-            growth: Mutex::new(Growth {
-                size,
-                charged: old_size,
-                existed: existing.is_some(),
-                reservation: Some(reservation),
-            }),
-        };
-        let (session, real) = (self.session.clone(), self.real(path));
-        let resolved = place.path.clone();
-        Ok(Transfer::new(session, self.protocol, path.clone(), resolved, real, file, readable, Some(upload)))
-    }
-
-    /// A replacement looks like what it replaces: same mode, and same contents if they are kept.
-    async fn prepare_temporary(
-        &self,
-        place: &Place,
-        file: &Arc<dyn tidegate_vfs::File>,
-        existing: Option<Metadata>,
-        keeps_old: bool,
-    ) -> Result<(), FsError> {
-        let Some(existing) = existing else { return Ok(()) };
-        file.set_attrs(&SetAttrs { mode: Some(existing.mode & 0o777), ..SetAttrs::default() }).await?;
-        if !keeps_old {
-            return Ok(());
-        }
-        let how = OpenOptions { read: true, ..OpenOptions::default() };
-        let old = place.storage.open(&place.path, &how).await?;
-        let mut offset = 0;
-        loop {
-            if self.session.cancelled().is_cancelled() {
-                return Err(FsError::Cancelled);
-            }
-            let block = old.read_at(offset, self.session.buffers().take(COPY_BLOCK)).await?;
-            if block.is_empty() {
-                return Ok(());
-            }
-            let count = block.len() as u64;
-            file.write_at(offset, vec![block.freeze()]).await?;
-            offset += count;
+            None if !how.create => Err(FsError::NotFound),
+            None => Ok(()),
         }
     }
 
@@ -364,7 +309,18 @@ impl UserFs {
     /// [`FsError::Exists`], [`FsError::NotFound`] for a missing parent, else what the backend says.
     pub async fn create_dir(&self, path: &VPath) -> Result<(), FsError> {
         let place = self.authorize(path, Perms::CREATE_DIRS, On::Parent, Links::Keep).await?;
-        place.storage.create_dir(&place.path, 0o777).await?;
+        {
+            let account = self.session.account();
+            let _names = account.names.lock().await;
+            place.storage.create_dir(&place.path, 0o777).await?;
+            if account.tally().is_some() {
+                let made = place.storage.metadata(&place.path, Links::Keep).await;
+                account.tell(|tally| match made {
+                    Ok(made) => tally.made_dir(made.identity),
+                    Err(_) => tally.spoil(),
+                });
+            }
+        }
         self.report(CommandKind::Mkdir, path);
         Ok(())
     }
@@ -379,18 +335,19 @@ impl UserFs {
             return Err(FsError::IsDir);
         }
         let place = self.authorize(path, Perms::DELETE, On::Parent, Links::Keep).await?;
+        let account = self.session.account();
         let removed = {
-            let _replacing = self.session.account().replacing.lock().await;
+            let _names = account.names.lock().await;
             let removed = self.metadata_inside(&place, Links::Keep).await?;
             if removed.is_dir() {
                 return Err(FsError::IsDir);
             }
+            let dir = account.pin(&place.storage, &place.path, Some(&removed)).await;
             place.storage.remove_file(&place.path).await?;
+            account.name_removed(dir, &place.path, &removed);
             removed
         };
-        if removed.is_file() {
-            self.session.account().ledger.settle(minus(removed.size)).await;
-        }
+        account.ledger.write_back().await;
         self.report(CommandKind::Remove { was_symlink: removed.is_symlink() }, path);
         Ok(())
     }
@@ -405,7 +362,16 @@ impl UserFs {
             return Err(FsError::Denied);
         }
         let place = self.authorize(path, Perms::DELETE, On::Parent, Links::Keep).await?;
-        place.storage.remove_dir(&place.path).await?;
+        let removed = match self.remove_empty_dir(&place).await {
+            // Perhaps only what a crash left behind is in it, which the client cannot see.
+            Err(FsError::NotEmpty) => {
+                let (account, started) = (self.session.account(), self.session.server_started());
+                let _ = orphans::sweep_dir(account, &place.storage, &place.path, started).await;
+                self.remove_empty_dir(&place).await
+            }
+            removed => removed,
+        };
+        removed?;
         self.report(CommandKind::Rmdir, path);
         Ok(())
     }
@@ -422,12 +388,13 @@ impl UserFs {
         }
         let source = self.authorize(from, Perms::RENAME, On::Parent, Links::Keep).await?;
         let target = self.authorize(to, Perms::RENAME, On::Parent, Links::Keep).await?;
-        let moved = self.metadata_inside(&source, Links::Keep).await?;
-        if moved.is_dir() && (self.anchors_rules(&source.path) || self.anchors_rules(&target.path)) {
-            return Err(FsError::Denied);
-        }
-        let replaced = {
-            let _replacing = self.session.account().replacing.lock().await;
+        let account = self.session.account();
+        {
+            let _names = account.names.lock().await;
+            let moved = self.metadata_inside(&source, Links::Keep).await?;
+            if moved.is_dir() && (self.anchors_rules(&source.path) || self.anchors_rules(&target.path)) {
+                return Err(FsError::Denied);
+            }
             let replaced = match target.storage.metadata(&target.path, Links::Keep).await {
                 Ok(replaced) => Some(replaced),
                 Err(FsError::NotFound) => None,
@@ -444,12 +411,29 @@ impl UserFs {
                 self.check(to, Perms::OVERWRITE, On::Parent)?;
                 self.check(&target.path, Perms::OVERWRITE, On::Parent)?;
             }
+            // Where a directory is without links: afterwards its old path cannot be asked for.
+            let dirs = if moved.is_dir() && account.follows_dirs() {
+                let from = source.storage.resolve(&source.path, Links::Keep).await?;
+                Some((from, target.storage.resolve(&target.path, Links::Keep).await?))
+            } else {
+                None
+            };
+            let from_dir = account.pin(&source.storage, &source.path, Some(&moved)).await;
+            let to_dir = account.pin(&target.storage, &target.path, replaced.as_ref()).await;
             source.storage.rename(&source.path, &target.path, Target::Replace).await?;
-            replaced.filter(|_| source.path != target.path)
-        };
-        if let Some(replaced) = replaced.filter(Metadata::is_file) {
-            self.session.account().ledger.settle(minus(replaced.size)).await;
+            if source.path != target.path {
+                if let Some(replaced) = replaced {
+                    account.name_removed(to_dir, &target.path, &replaced);
+                }
+                if moved.is_file() {
+                    account.file_moved((from_dir, &source.path), (to_dir, &target.path), &moved);
+                }
+                if let Some((from, to)) = dirs {
+                    account.dir_moved(&moved, &from, &to);
+                }
+            }
         }
+        account.ledger.write_back().await;
         self.report(CommandKind::Rename { target: to.clone(), real_target: self.real(to) }, from);
         Ok(())
     }
@@ -485,21 +469,49 @@ impl UserFs {
         let source = self.authorize(from, Perms::DOWNLOAD, On::Parent, Links::Keep).await?;
         let target = self.authorize(to, Perms::UPLOAD, On::Parent, Links::Keep).await?;
         let parent = |path: &VPath| path.parent().unwrap_or_else(VPath::root);
-        let rules = &self.session.user().permissions;
+        let rules = &self.session.current().permissions;
         for (from, to) in [(from, to), (&source.path, &target.path)] {
             if !rules.at(&parent(from)).contains(rules.at(&parent(to))) {
                 return Err(FsError::Denied);
             }
         }
-        let linked = self.metadata_inside(&source, Links::Keep).await?;
-        if !linked.is_file() {
-            return Err(FsError::InvalidInput("only files can have a second name"));
+        let account = self.session.account();
+        {
+            let _names = account.names.lock().await;
+            let linked = self.metadata_inside(&source, Links::Keep).await?;
+            if !linked.is_file() {
+                return Err(FsError::InvalidInput("only files can have a second name"));
+            }
+            match target.storage.metadata(&target.path, Links::Keep).await {
+                Ok(_) => return Err(FsError::Exists),
+                Err(FsError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+            account.ledger.check_room(true)?;
+            let open = account.files.get(linked.identity);
+            let known = account.known(&linked);
+            let room = match &open {
+                Some(_) => None,
+                None => Some(account.ledger.hold(UsageDelta { size_bytes: signed(known.size), files: 1 })?),
+            };
+            let from_dir = account.dir_of(&source.storage, &source.path).await;
+            account.track(from_dir, &source.path, &linked);
+            let to_dir = account.pin(&target.storage, &target.path, None).await;
+            if let Some(open) = &open {
+                open.link()?;
+            }
+            if let Err(error) = target.storage.hard_link(&source.path, &target.path).await {
+                if let Some(open) = open {
+                    open.unlink();
+                }
+                return Err(error);
+            }
+            if let Some(room) = room {
+                room.settle();
+            }
+            account.tell_at(to_dir, &target.path, |tally, at| tally.linked(known.identity, known.size, at));
         }
-        let mut reservation = self.session.account().ledger.begin(true)?;
-        reservation.grow_to(linked.size)?;
-        target.storage.hard_link(&source.path, &target.path).await?;
-        let size_bytes = i64::try_from(linked.size).unwrap_or(i64::MAX);
-        reservation.settle(UsageDelta { size_bytes, files: 1 }).await;
+        account.ledger.write_back().await;
         Ok(())
     }
 
@@ -617,7 +629,7 @@ impl UserFs {
     pub async fn system_path(&self, path: &VPath, needed: Perms) -> Result<PathBuf, FsError> {
         let place = self.authorize(path, needed, On::Own, Links::Follow).await?;
         for path in [path, &place.path] {
-            if self.session.user().permissions.narrower_below(path, needed) {
+            if self.session.current().permissions.narrower_below(path, needed) {
                 return Err(FsError::Denied);
             }
         }
@@ -627,8 +639,13 @@ impl UserFs {
     async fn authorize(&self, path: &VPath, needed: Perms, on: On, links: Links) -> Result<Place, FsError> {
         self.session.touch();
         self.check(path, needed, on)?;
+        if is_temporary(path.name()) {
+            // What is not listed cannot be named either.
+            let creates = Perms::UPLOAD | Perms::CREATE_DIRS | Perms::CREATE_SYMLINKS;
+            return Err(if creates.contains(needed) { FsError::Denied } else { FsError::NotFound });
+        }
         let storage = self.session.storage()?;
-        if !self.session.user().permissions.vary() {
+        if !self.session.current().permissions.vary() {
             return Ok(Place { storage: Arc::clone(storage), path: path.clone() });
         }
         let resolved = storage.resolve(path, links).await?;
@@ -639,7 +656,7 @@ impl UserFs {
     }
 
     fn check(&self, path: &VPath, needed: Perms, on: On) -> Result<(), FsError> {
-        let rules = &self.session.user().permissions;
+        let rules = &self.session.current().permissions;
         let held = match (on, path.parent()) {
             (On::Parent, Some(parent)) => rules.at(&parent),
             _ => rules.at(path),
@@ -673,25 +690,68 @@ impl UserFs {
         Ok(metadata)
     }
 
+    async fn remove_empty_dir(&self, place: &Place) -> Result<(), FsError> {
+        let account = self.session.account();
+        let _names = account.names.lock().await;
+        let removed = if account.tally().is_some() {
+            place.storage.metadata(&place.path, Links::Keep).await.ok()
+        } else {
+            None
+        };
+        place.storage.remove_dir(&place.path).await?;
+        if let Some(removed) = removed {
+            account.tell(|tally| tally.removed_dir(removed.identity));
+        }
+        Ok(())
+    }
+
     /// Changes the size of a file by its name, within the quota.
     async fn truncate(&self, place: &Place, size: u64) -> Result<(), FsError> {
-        let _replacing = self.session.account().replacing.lock().await;
-        let old = place.storage.metadata(&place.path, Links::Follow).await?;
-        if !old.is_file() {
-            return Err(FsError::Unsupported);
+        let account = self.session.account();
+        {
+            let _names = account.names.lock().await;
+            let old = place.storage.metadata(&place.path, Links::Follow).await?;
+            if !old.is_file() {
+                return Err(FsError::Unsupported);
+            }
+            let cut = SetAttrs { size: Some(size), ..SetAttrs::default() };
+            if let Some(open) = account.files.get(old.identity) {
+                open.reserve(size)?;
+                let done = place.storage.set_attrs(&place.path, &cut, Links::Follow).await;
+                if done.is_ok() {
+                    open.cut(size);
+                }
+                open.done();
+                return done;
+            }
+            let names = i64::try_from(old.links).unwrap_or(i64::MAX);
+            let more = names.saturating_mul(signed(size) - signed(old.size));
+            let room = account.ledger.hold(UsageDelta { size_bytes: more.max(0), files: 0 })?;
+            let counting = account.tally().is_some();
+            let path = if counting {
+                // A scan knows the file by its own name, not by that of a link to it.
+                place.storage.resolve(&place.path, Links::Follow).await?
+            } else {
+                place.path.clone()
+            };
+            let dir = account.dir_of(&place.storage, &path).await;
+            account.track(dir, &path, &old);
+            place.storage.set_attrs(&place.path, &cut, Links::Follow).await?;
+            room.settle();
+            if more < 0 {
+                account.ledger.settle(UsageDelta { size_bytes: more, files: 0 }, UsageDelta::default());
+            }
+            if dir.is_some() {
+                account.resized(Resized { identity: old.identity, size });
+            }
         }
-        let mut reservation = self.session.account().ledger.hold();
-        reservation.grow_to(size.saturating_sub(old.size))?;
-        let cut = SetAttrs { size: Some(size), ..SetAttrs::default() };
-        place.storage.set_attrs(&place.path, &cut, Links::Follow).await?;
-        let signed = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
-        reservation.settle(UsageDelta { size_bytes: signed(size) - signed(old.size), files: 0 }).await;
+        account.ledger.write_back().await;
         Ok(())
     }
 
     /// Whether a permission entry lies at or below `dir`: moving it would change what the entry means.
     fn anchors_rules(&self, dir: &VPath) -> bool {
-        self.session.user().permissions.iter().any(|(entry, _)| !entry.is_root() && entry.is_within(dir))
+        self.session.current().permissions.iter().any(|(entry, _)| !entry.is_root() && entry.is_within(dir))
     }
 
     fn real(&self, path: &VPath) -> Option<PathBuf> {
@@ -773,8 +833,4 @@ fn permissions_for(attrs: &SetAttrs) -> Perms {
         }
     }
     needed
-}
-
-fn minus(size: u64) -> UsageDelta {
-    UsageDelta { size_bytes: -i64::try_from(size).unwrap_or(i64::MAX), files: -1 }
 }

@@ -1,0 +1,160 @@
+//! How a change of an account reaches its open sessions.
+//!
+//! A change over the REST API is told at once ([`Sessions::apply`], [`Sessions::end_user`]). One that was
+//! made in the database, or by another server on it, is found by [`Sessions::watch`], which reads the
+//! accounts of those who are connected again, each once a second as long as they are few.
+//!
+//! A session ends when its account may not log in any more as it did: it is removed, disabled or expired,
+//! its key is gone, its password is another, its address is filtered, its home has moved. Everything else
+//! (permissions, quota, bandwidth) counts from the next operation on. Owner and group of new files stay as
+//! they were at the login.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::quota::Reading;
+use crate::{PublicKeyLine, Session, Sessions, StoreError, UnixMillis, User, fingerprint};
+
+/// How often expiry is looked at, and the next accounts are read.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Accounts that are read in an interval, at most: more than so many users at a time learn of a change in
+/// the database later, and the provider is never asked more often.
+const READ_AT_MOST: usize = 256;
+
+/// Accounts that are read at the same time.
+const CONCURRENT: usize = 8;
+
+impl Sessions {
+    /// A point in time before a record is read that goes to [`Sessions::apply`].
+    pub(crate) fn reading(&self, username: &str) -> Option<Reading> {
+        self.account(username).map(|account| account.ledger.reading())
+    }
+
+    /// Takes an account as it is now into its open sessions.
+    pub(crate) fn apply(&self, user: &Arc<User>, reading: Option<Reading>) {
+        if let (Some(account), Some(reading)) = (self.account(&user.username), reading) {
+            account.ledger.refresh(user, reading);
+            account.upload.set_rate(user.upload_bandwidth);
+            account.download.set_rate(user.download_bandwidth);
+        }
+        let now = (self.shared().clock)();
+        for session in self.live().iter().filter(|session| session.user().username == user.username) {
+            session.set_current(Arc::clone(user));
+            if let Some(why) = why_it_ends(session, user, now) {
+                session.end(why);
+            }
+        }
+    }
+
+    /// Ends all sessions of an account that is gone.
+    pub(crate) fn end_user(&self, username: &str) {
+        for session in self.live().iter().filter(|session| session.user().username == username) {
+            session.end("the account was removed");
+        }
+    }
+
+    /// Ends sessions whose account has expired, and looks for changes that were made elsewhere, until
+    /// `shutdown` fires.
+    pub async fn watch(self, shutdown: CancellationToken) {
+        let mut last = String::new();
+        while shutdown.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+            self.end_expired();
+            if shutdown.run_until_cancelled(self.read_again(&mut last)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Ends sessions whose account has expired; the provider is not asked.
+    fn end_expired(&self) {
+        let now = (self.shared().clock)();
+        for session in self.live() {
+            if session.current().is_expired(now) && !session.cancelled().is_cancelled() {
+                session.end("the account has expired");
+            }
+        }
+    }
+
+    /// Reads the accounts of some who are connected: those whose names follow `last`.
+    async fn read_again(&self, last: &mut String) {
+        let open: BTreeSet<String> =
+            self.live().iter().map(|session| session.user().username.clone()).collect();
+        let after = (Bound::Excluded(last.as_str()), Bound::Unbounded);
+        let names = open
+            .range::<str, _>(after)
+            .chain(open.range::<str, _>((Bound::Unbounded, Bound::Included(last.as_str()))));
+        let names: Vec<String> = names.take(READ_AT_MOST).cloned().collect();
+        if let Some(name) = names.last() {
+            last.clone_from(name);
+        }
+        let mut tasks = JoinSet::new();
+        for name in names {
+            if tasks.len() >= CONCURRENT && matches!(tasks.join_next().await, Some(Ok(false))) {
+                // The provider is away: nobody is disconnected for that, and it is not asked further.
+                break;
+            }
+            let this = self.clone();
+            tasks.spawn(async move { this.read_one(&name).await });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Reads one account; whether the provider answered.
+    async fn read_one(&self, name: &str) -> bool {
+        let reading = self.reading(name);
+        match self.shared().store.user(name).await {
+            Ok(user) => self.apply(&Arc::new(user), reading),
+            Err(StoreError::NotFound) => self.end_user(name),
+            Err(error @ StoreError::Unavailable(_)) => {
+                debug!("account of user {name:?} cannot be read again: {error}");
+                return false;
+            }
+            Err(error) => debug!("account of user {name:?} cannot be read again: {error}"),
+        }
+        true
+    }
+}
+
+/// Why a session may not go on with the account as it is now.
+fn why_it_ends(session: &Session, user: &User, now: UnixMillis) -> Option<&'static str> {
+    let before = session.user();
+    if session.cancelled().is_cancelled() {
+        None
+    } else if user.id != before.id {
+        Some("the account was removed and made anew")
+    } else if !user.active {
+        Some("the account was disabled")
+    } else if user.is_expired(now) {
+        Some("the account has expired")
+    } else if user.home_dir != before.home_dir {
+        Some("the home directory was changed")
+    } else if !user.filters.admits(session.peer().addr.ip()) {
+        Some("the address is not allowed any more")
+    } else {
+        credential_gone(session.label(), before, user)
+    }
+}
+
+/// Whether the credential that the session logged in with, which its label names, is still good. A
+/// password counts as changed when its hash is another: it cannot be told whether both are of one password.
+fn credential_gone(label: &str, before: &User, user: &User) -> Option<&'static str> {
+    if label == "password" {
+        return (before.password != user.password).then_some("the password was changed");
+    }
+    let key = label.strip_prefix("public_key:")?;
+    let matches = |line: &PublicKeyLine| {
+        let print = fingerprint(&line.blob);
+        let is_it =
+            key.strip_prefix(print.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
+        is_it && (line.no_touch_required || !line.is_security_key())
+    };
+    let mut lines = user.public_keys.iter().filter_map(|line| PublicKeyLine::parse(line));
+    (!lines.any(|line| matches(&line))).then_some("the key that it logged in with was removed")
+}

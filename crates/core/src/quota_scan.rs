@@ -1,0 +1,361 @@
+//! Quota scans: the files of a home are counted, and the result replaces what the books say.
+//!
+//! A scan runs beside everything else. What it has counted is kept right by those who change something
+//! (`tally.rs`), so the result is exact however many uploads run, as long as nobody goes round the door. It
+//! counts names of regular files with their sizes, follows no links, and counts hidden files as well.
+//! Temporary files of uploads that run are not counted: their upload holds the room for them until they
+//! take their place. Abandoned ones are removed on the way, and counted if they cannot be.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidegate_vfs::{DirStream, FsError, Links, Storage, VPath};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info, warn};
+
+use crate::account::Account;
+use crate::tally::Tally;
+use crate::upload::is_temporary;
+use crate::{Session, Sessions, StoreError, UnixMillis, UsedQuota, User, orphans};
+
+/// Scans that read at the same time; others wait, listed already.
+const CONCURRENT: usize = 4;
+
+/// Entries of a directory that are taken at a time.
+const BATCH: usize = 256;
+
+/// How often a scan begins again that lost track of a directory, which takes a change from outside.
+const ATTEMPTS: usize = 5;
+
+/// Why no scan was started.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ScanError {
+    /// The user is being scanned.
+    #[error("Another scan is already in progress")]
+    Running,
+    /// The user could not be read.
+    #[error("{0}")]
+    User(#[from] StoreError),
+    /// The server is about to stop.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+/// A scan that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanInfo {
+    /// Whose home.
+    pub username: String,
+    /// Since when.
+    pub start_time: UnixMillis,
+    /// What was found so far.
+    pub found: UsedQuota,
+}
+
+/// The scans that run.
+#[derive(Debug)]
+pub(crate) struct Scans {
+    running: Mutex<BTreeMap<String, Arc<Progress>>>,
+    permits: Semaphore,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Progress {
+    start_time: UnixMillis,
+    files: AtomicI64,
+    bytes: AtomicI64,
+    /// The home was changed by a program meanwhile.
+    again: AtomicBool,
+}
+
+impl Default for Scans {
+    fn default() -> Self {
+        Self {
+            running: Mutex::default(),
+            permits: Semaphore::new(CONCURRENT),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
+impl Scans {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Progress>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a scan off the list, however it ends.
+struct Listed {
+    sessions: Sessions,
+    username: String,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.sessions.shared().scans.running().remove(&self.username);
+    }
+}
+
+impl Sessions {
+    /// Starts to count the files of a user. The result replaces the stored usage, unless usage is not
+    /// tracked or the provider may not be written to: then nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// [`ScanError::User`] if there is no such user, [`ScanError::Running`] if one is under way.
+    pub async fn scan(&self, username: &str) -> Result<(), ScanError> {
+        let user = self.shared().store.user(username).await?;
+        self.start_scan(user, false)
+    }
+
+    /// The scans that run, by name.
+    pub fn scans(&self) -> Vec<ScanInfo> {
+        let running = self.shared().scans.running();
+        let info = |(username, progress): (&String, &Arc<Progress>)| ScanInfo {
+            username: username.clone(),
+            start_time: progress.start_time,
+            found: UsedQuota {
+                size_bytes: progress.bytes.load(Ordering::Relaxed),
+                files: progress.files.load(Ordering::Relaxed),
+            },
+        };
+        running.iter().map(info).collect()
+    }
+
+    fn start_scan(&self, user: User, again: bool) -> Result<(), ScanError> {
+        let scans = &self.shared().scans;
+        if scans.stop.is_cancelled() {
+            return Err(ScanError::ShuttingDown);
+        }
+        let progress = {
+            let mut running = scans.running();
+            if let Some(progress) = running.get(&user.username) {
+                progress.again.fetch_or(again, Ordering::Relaxed);
+                return Err(ScanError::Running);
+            }
+            let progress = Arc::new(Progress {
+                start_time: (self.shared().clock)(),
+                files: AtomicI64::new(0),
+                bytes: AtomicI64::new(0),
+                again: AtomicBool::new(false),
+            });
+            running.insert(user.username.clone(), Arc::clone(&progress));
+            progress
+        };
+        let listed = Listed { sessions: self.clone(), username: user.username.clone() };
+        scans.tasks.spawn(async move {
+            loop {
+                listed.sessions.run_scan(&user, &progress).await;
+                if !progress.again.swap(false, Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn run_scan(&self, user: &User, progress: &Progress) {
+        let (shared, name) = (self.shared(), &user.username);
+        if !shared.quota.scans_count() {
+            debug!("scan of user {name:?} changes nothing: usage is not tracked, or not written");
+            return;
+        }
+        let Ok(_permit) = shared.scans.permits.acquire().await else { return };
+        let found = match shared.storage.open_existing(user).await {
+            Ok(storage) => self.count_home(user, &storage.without_links(), progress).await,
+            Err(FsError::NotDir) => self.nothing(user).await,
+            Err(error) => Err(Stopped::Failed(error)),
+        };
+        match found {
+            Ok(UsedQuota { size_bytes, files }) => {
+                info!("scan of user {name:?} found {files} files of {size_bytes} bytes");
+            }
+            Err(Stopped::Failed(error)) => {
+                warn!("scan of user {name:?} failed, usage stays as it was: {}", error.detail());
+            }
+            Err(Stopped::Spoiled) => {
+                warn!("scan of user {name:?} failed, usage stays as it was: the home changes from outside");
+            }
+            Err(Stopped::Store(error)) => {
+                warn!(sender = "dataProvider", "result of the scan of user {name:?} not written: {error}");
+            }
+            Err(Stopped::Cancelled) => debug!("scan of user {name:?} ended with the server"),
+        }
+    }
+
+    /// A home that is no directory holds nothing.
+    async fn nothing(&self, user: &User) -> Result<UsedQuota, Stopped> {
+        let account = self.borrow_account(user);
+        let found = UsedQuota::default();
+        account.ledger.begin_replace().await.with(found).write().await.map_err(Stopped::Store)?;
+        Ok(found)
+    }
+
+    async fn count_home(
+        &self,
+        user: &User,
+        storage: &Arc<dyn Storage>,
+        progress: &Progress,
+    ) -> Result<UsedQuota, Stopped> {
+        let account = self.borrow_account(user);
+        let walk = Walk {
+            account: &account,
+            storage,
+            started: self.shared().started,
+            stop: &self.shared().scans.stop,
+            progress,
+        };
+        let mut result = Err(Stopped::Spoiled);
+        for _ in 0..ATTEMPTS {
+            result = walk.run().await;
+            if !matches!(result, Err(Stopped::Spoiled)) {
+                break;
+            }
+        }
+        result
+    }
+}
+
+impl Session {
+    /// Counts the user's files anew, after a program changed them without the door. A scan that runs
+    /// already is run once more.
+    pub fn rescan(&self) {
+        // Running already: it was told to begin again. Shutting down: nobody is left to know.
+        let _ = self.sessions().start_scan(User::clone(&self.current()), true);
+    }
+}
+
+/// Why a scan has no result.
+enum Stopped {
+    Failed(FsError),
+    Spoiled,
+    Cancelled,
+    Store(StoreError),
+}
+
+impl From<FsError> for Stopped {
+    fn from(error: FsError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// One attempt to count a home.
+struct Walk<'a> {
+    account: &'a Account,
+    storage: &'a Arc<dyn Storage>,
+    started: UnixMillis,
+    stop: &'a CancellationToken,
+    progress: &'a Progress,
+}
+
+/// Takes the tally away from those who change names.
+struct Counting<'a>(&'a Account);
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        *self.0.tally() = None;
+    }
+}
+
+impl Walk<'_> {
+    async fn run(&self) -> Result<UsedQuota, Stopped> {
+        let _counting = {
+            let _names = self.account.names.lock().await;
+            *self.account.tally() = Some(Tally::new(self.account.files.booked()));
+            Counting(self.account)
+        };
+        loop {
+            while let Some(entries) = self.next_dir().await? {
+                self.read_dir(entries).await?;
+            }
+            // What is found holds for one moment: nobody writes to the provider and no name changes.
+            let replace = self.account.ledger.begin_replace().await;
+            let replaced = {
+                let _names = self.account.names.lock().await;
+                let mut tally = self.account.tally();
+                let Some(tally) = tally.as_mut() else { return Err(Stopped::Spoiled) };
+                if tally.is_spoiled() {
+                    return Err(Stopped::Spoiled);
+                }
+                if tally.has_pending() {
+                    continue;
+                }
+                (replace.with(tally.total()), tally.total())
+            };
+            let (replaced, found) = replaced;
+            replaced.write().await.map_err(Stopped::Store)?;
+            return Ok(found);
+        }
+    }
+
+    /// Opens the next directory that was not read yet; `None` if there is none.
+    async fn next_dir(&self) -> Result<Option<Box<dyn DirStream>>, Stopped> {
+        loop {
+            if self.stop.is_cancelled() {
+                return Err(Stopped::Cancelled);
+            }
+            // What the path leads to and what is read must be the same.
+            let _names = self.account.names.lock().await;
+            let Some(path) = self.with(Tally::next_dir) else { return Ok(None) };
+            let dir = match self.storage.metadata(&path, Links::Keep).await {
+                Ok(dir) if dir.is_dir() => dir,
+                Ok(_) | Err(FsError::Link) if !path.is_root() => continue,
+                Err(FsError::NotFound | FsError::NotDir) if !path.is_root() => continue,
+                Ok(_) => return Err(FsError::NotDir.into()),
+                Err(error) => return Err(error.into()),
+            };
+            let entries = self.storage.read_dir(&path).await?;
+            if self.with(|tally| tally.enter(dir.identity, path)) {
+                return Ok(Some(entries));
+            }
+        }
+    }
+
+    async fn read_dir(&self, mut entries: Box<dyn DirStream>) -> Result<(), Stopped> {
+        loop {
+            let batch = entries.next(BATCH).await?;
+            if batch.is_empty() {
+                break;
+            }
+            if self.stop.is_cancelled() {
+                return Err(Stopped::Cancelled);
+            }
+            let (temporary, plain): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|entry| entry.metadata.is_file() && is_temporary(&entry.name));
+            let found = self.with(|tally| {
+                plain.iter().for_each(|entry| tally.meet(entry));
+                tally.total()
+            });
+            for entry in temporary {
+                self.temporary(&entry.name).await?;
+            }
+            self.progress.files.store(found.files, Ordering::Relaxed);
+            self.progress.bytes.store(found.size_bytes, Ordering::Relaxed);
+        }
+        self.with(Tally::leave);
+        Ok(())
+    }
+
+    /// A file with a temporary name counts if it stays and belongs to no upload of ours. Nobody can touch
+    /// it through the door.
+    async fn temporary(&self, name: &[u8]) -> Result<(), Stopped> {
+        let _names = self.account.names.lock().await;
+        let dir = self.with(|tally| Some(tally.current_path())).unwrap_or_else(VPath::root);
+        let path = dir.join(name)?;
+        if let Some(size) = orphans::examine(self.account, self.storage, &path, self.started).await? {
+            self.with(|tally| tally.add(size));
+        }
+        Ok(())
+    }
+
+    /// Asks the tally, which is there as long as the walk goes on.
+    fn with<T: Default>(&self, what: impl FnOnce(&mut Tally) -> T) -> T {
+        self.account.tally().as_mut().map(what).unwrap_or_default()
+    }
+}

@@ -56,7 +56,7 @@ async fn sqlite_with_the_journal_of_the_reference() {
     let next = AtomicU32::new(0);
     user_store_suite(async || {
         let name = format!("{}.db", next.fetch_add(1, Ordering::Relaxed));
-        std::fs::copy("tests/data/reference.sqlite", dir.path().join(&name)).unwrap();
+        std::fs::copy("tests/fixtures/reference.sqlite", dir.path().join(&name)).unwrap();
         let store = open(&settings(dir.path(), |section| section.name = name)).await.unwrap();
         for user in store.all_users().await.unwrap() {
             store.delete(user.id).await.unwrap();

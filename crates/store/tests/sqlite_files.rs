@@ -33,7 +33,7 @@ impl Database {
 
     fn reference() -> Self {
         let database = Self::missing();
-        std::fs::copy("tests/data/reference.sqlite", &database.path).unwrap();
+        std::fs::copy("tests/fixtures/reference.sqlite", &database.path).unwrap();
         database
     }
 

@@ -48,9 +48,12 @@ pub(crate) async fn open(settings: &Settings) -> Result<BoltStore, OpenError> {
     let writable = settings.manage_users;
     let shown = path.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        let path = locate(&path, writable)?;
-        let database = open_locked(&path)?;
-        store::set_up(&database).map_err(|problem| failed(&path, problem))?;
+        let found = locate(&path, writable)?;
+        let database = open_locked(&found.path)?;
+        store::set_up(&database).map_err(|problem| failed(&found.path, problem))?;
+        if let Some(head) = found.imported {
+            warn_if_changed(&path, &head, &found.path, &database);
+        }
         Ok(BoltStore::new(database, writable))
     });
     // A damaged file makes the library panic in the worst case.
@@ -94,26 +97,34 @@ fn kind(path: &Path) -> Result<Kind, OpenError> {
     }
 }
 
-/// The file to use: the configured one, or the one beside it that its users were moved to.
-fn locate(path: &Path, writable: bool) -> Result<PathBuf, OpenError> {
+/// The file to use.
+struct Found {
+    path: PathBuf,
+    /// The beginning of a file of the reference that was imported into it earlier.
+    imported: Option<Vec<u8>>,
+}
+
+/// The configured file, or the one beside it that its users were moved to.
+fn locate(path: &Path, writable: bool) -> Result<Found, OpenError> {
+    let found = |path: &Path| Ok(Found { path: path.to_owned(), imported: None });
     let mut beside = OsString::from(path);
     beside.push(".redb");
     let beside = PathBuf::from(beside);
     let moved = beside.try_exists().map_err(|error| failed(&beside, format!("cannot be used: {error}")))?;
     match kind(path)? {
-        Kind::Redb => Ok(path.to_owned()),
-        Kind::Bolt(head) if moved => {
-            warn_if_changed(path, &beside, &head);
-            Ok(beside)
+        Kind::Redb => found(path),
+        Kind::Bolt(head) if moved => Ok(Found { path: beside, imported: Some(head) }),
+        Kind::Bolt(_) => {
+            import(path, &beside)?;
+            found(&beside)
         }
-        Kind::Bolt(_) => import(path, &beside).map(|()| beside),
-        Kind::Missing | Kind::Empty if moved => Ok(beside),
+        Kind::Missing | Kind::Empty if moved => found(&beside),
         Kind::Missing | Kind::Empty if !writable => {
             Err(failed(path, "does not exist, and is not created as data_provider.manage_users is 0"))
         }
         Kind::Missing | Kind::Empty => {
             create_private(path).map_err(|error| failed(path, format!("cannot be created: {error}")))?;
-            Ok(path.to_owned())
+            found(path)
         }
     }
 }
@@ -220,14 +231,14 @@ fn sync_folder(path: &Path) {
 }
 
 /// What the reference wrote after the import is not taken over; somebody must choose.
-fn warn_if_changed(path: &Path, beside: &Path, head: &[u8]) {
-    let imported = open_locked(beside).ok().and_then(|database| store::imported(&database));
+fn warn_if_changed(path: &Path, head: &[u8], used: &Path, database: &Database) {
+    let imported = store::imported(database);
     let now = file::meta(head).ok().map(|meta| (meta.txid, meta.checksum));
     if imported.is_some() && imported != now {
         warn!(
             "{} was changed after its users were imported into {}, which is used; remove the latter to import again",
             path.display(),
-            beside.display()
+            used.display()
         );
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::dialect::{Dialect, Statements};
+use super::dialect::Dialect;
 use super::migrations::server::{self, Scripts};
 use super::{Engine, SqlStore};
 use crate::OpenError;
@@ -117,8 +117,7 @@ pub(super) async fn open<S: Server>(parts: Parts<S>, settings: &Settings) -> Res
         }
         Err(error) => return Err(error),
     }
-    let writable = settings.manage_users;
-    Ok(SqlStore { engine: Box::new(Remote(pool)), statements: Statements { ..statements }, writable })
+    Ok(SqlStore { engine: Box::new(Remote(pool)), statements, writable: settings.manage_users })
 }
 
 /// Whether another attempt may end otherwise without anybody changing the configuration. A server that knows the

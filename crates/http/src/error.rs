@@ -97,7 +97,7 @@ fn account_failed(failure: &AccountError) -> Response {
 }
 
 /// What clients may know of a failure of the data provider.
-fn provider_text(failure: &StoreError) -> &'static str {
+pub(crate) fn provider_text(failure: &StoreError) -> &'static str {
     match failure {
         StoreError::NotFound => "Not found: no such user",
         StoreError::Conflict => "username already exists",
@@ -117,7 +117,8 @@ pub(crate) fn internal() -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, plain, "Internal Server Error\n").into_response()
 }
 
-fn envelope(status: StatusCode, error: &str, message: &str) -> Response {
+/// An answer without a resource.
+pub(crate) fn envelope(status: StatusCode, error: &str, message: &str) -> Response {
     json(status, &Envelope { error, message, status: status.as_u16() })
 }
 

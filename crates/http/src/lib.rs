@@ -144,7 +144,7 @@ async fn accept_failed(error: &io::Error) {
 
 /// Every path that exists. Paths match exactly; what is not listed is 404, a method that is not listed 405.
 fn router(parts: Arc<Parts>) -> Router {
-    use api::{connections, info, users};
+    use api::{connections, info, quota, users};
     let to_users = || async { (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, "/web/users")]) };
     Router::new()
         .route("/", only("GET", get(to_users)))
@@ -154,6 +154,7 @@ fn router(parts: Arc<Parts>) -> Router {
         .route("/api/v1/providerstatus", only("GET", get(info::provider_status)))
         .route("/api/v1/connection", only("GET", get(connections::list)))
         .route("/api/v1/connection/{id}", only("DELETE", delete(connections::close)))
+        .route("/api/v1/quota_scan", only("GET, POST", get(quota::list).post(quota::start)))
         .route("/api/v1/user", only("GET, POST", get(users::list).post(users::add)))
         .route(
             "/api/v1/user/{id}",

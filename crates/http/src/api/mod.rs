@@ -2,5 +2,6 @@
 
 pub(crate) mod connections;
 pub(crate) mod info;
+pub(crate) mod quota;
 mod types;
 pub(crate) mod users;

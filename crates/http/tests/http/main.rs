@@ -1,6 +1,6 @@
 //! The HTTP server through its real listener, over a data provider in memory.
 //!
-//! `users` has the accounts and the rules of merging, `connections` who is connected, `server` everything
+//! `users` has the accounts and the rules of merging, `connections` who is connected, `quota` scans, `server` everything
 //! that holds for every path: routes, limits, metrics, start and stop; `log` the lines about requests and
 //! defects, `browser` what a web page may not send.
 
@@ -9,6 +9,7 @@
 mod browser;
 mod connections;
 mod log;
+mod quota;
 mod server;
 mod support;
 mod users;

@@ -64,6 +64,7 @@ async fn other_methods_are_405_with_the_envelope() {
         ("/api/v1/providerstatus", "GET"),
         ("/api/v1/connection", "GET"),
         ("/api/v1/connection/00ff", "DELETE"),
+        ("/api/v1/quota_scan", "GET, POST"),
         ("/api/v1/user", "GET, POST"),
         ("/api/v1/user/1", "GET, PUT, DELETE"),
     ] {

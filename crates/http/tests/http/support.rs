@@ -20,6 +20,7 @@ use tidegate_http::{Parts, Server, VersionInfo};
 use tidegate_vfs::{FsError, MemoryStorage, Storage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -37,13 +38,25 @@ pub(crate) enum Mood {
     Panics = 2,
 }
 
-#[derive(Default)]
 pub(crate) struct Store {
     users: Mutex<BTreeMap<String, User>>,
     mood: AtomicU8,
+    scans: Arc<Semaphore>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        let scans = Arc::new(Semaphore::new(0));
+        Self { users: Mutex::default(), mood: AtomicU8::default(), scans }
+    }
 }
 
 impl Store {
+    /// Lets one scan begin to read.
+    pub(crate) fn let_a_scan_read(&self) {
+        self.scans.add_permits(1);
+    }
+
     pub(crate) fn set(&self, mood: Mood) {
         self.mood.store(mood as u8, Ordering::Relaxed);
     }
@@ -143,7 +156,8 @@ impl UserStore for Store {
         Ok(())
     }
 
-    async fn set_usage(&self, _: &str, _: UsedQuota, _: i64) -> Result<(), StoreError> {
+    async fn set_usage(&self, name: &str, used: UsedQuota, _: i64) -> Result<(), StoreError> {
+        self.users()?.get_mut(name).ok_or(StoreError::NotFound)?.used = used;
         Ok(())
     }
 
@@ -156,12 +170,18 @@ impl UserStore for Store {
     }
 }
 
-struct Homes;
+/// Empty homes. One that is to be scanned opens when the test lets it.
+struct Homes(Arc<Semaphore>);
 
 #[async_trait]
 impl OpenStorage for Homes {
     async fn open(&self, _: &User) -> Result<Arc<dyn Storage>, FsError> {
         Ok(Arc::new(MemoryStorage::new()))
+    }
+
+    async fn open_existing(&self, user: &User) -> Result<Arc<dyn Storage>, FsError> {
+        self.0.acquire().await.map_err(|_| FsError::Cancelled)?.forget();
+        self.open(user).await
     }
 }
 
@@ -211,6 +231,7 @@ impl Drop for TestServer {
 }
 
 pub(crate) fn parts(options: &Options, store: &Arc<Store>) -> (Parts, Authenticator) {
+    let homes = Arc::new(Homes(Arc::clone(&store.scans)));
     let store: Arc<dyn UserStore> = store.clone();
     let metrics = Metrics::new();
     let events = Events::new(metrics.clone(), None);
@@ -218,7 +239,7 @@ pub(crate) fn parts(options: &Options, store: &Arc<Store>) -> (Parts, Authentica
     let policy = FsPolicy { upload_mode: UploadMode::Standard, ignore_set_attrs: false, fsync: false };
     let quota = QuotaPolicy { track: TrackQuota::Always, write: true };
     let sessions =
-        Sessions::new(store.clone(), Arc::new(Homes), events.clone(), system_clock(), policy, quota);
+        Sessions::new(store.clone(), homes, events.clone(), system_clock(), policy, quota);
     let config =
         AccountsConfig { manage_users: options.manage_users, users_base_dir: options.users_base_dir.clone() };
     let accounts = Accounts::new(store.clone(), passwords.clone(), sessions.clone(), events.clone(), config);

@@ -16,6 +16,7 @@
 //! | `config` | files, environment, flags, exit codes |
 //! | `logs` | the lines, byte for byte; reopening; the end of the process |
 //! | `api` | the REST API and the database made by the reference |
+//! | `providers` | users on database servers that go away, in files of the reference, from a dump |
 //! | `portable` | sharing one folder |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -34,4 +35,5 @@ mod other_clients;
 mod permissions;
 mod portable;
 mod protocol;
+mod providers;
 mod scp;

@@ -1,0 +1,147 @@
+//! The data providers under the whole server: users on real database servers, which go away and come back; files of
+//! the reference; a dump. The servers are those of the provider's own tests.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tidegate_e2e::clients::{curl, sftp};
+use tidegate_e2e::{RawSftp, TestServer, Tool, disk, flags, http, keys, secs, wait_for};
+
+#[path = "../../../../crates/store/tests/engines/mod.rs"]
+mod engines;
+
+use engines::{DATABASE, Engine, MARIADB, PASSWORD, POSTGRESQL, Server, USER};
+
+fn server_over(database: &Server, driver: &str) -> TestServer {
+    let mut server = TestServer::builder();
+    for (key, value) in [
+        ("driver", json!(driver)),
+        ("host", json!("127.0.0.1")),
+        ("port", json!(database.port)),
+        ("name", json!(DATABASE)),
+        ("username", json!(USER)),
+        ("password", json!(PASSWORD)),
+        // Every upload is counted.
+        ("track_quota", json!(1)),
+    ] {
+        server = server.set("data_provider", key, value);
+    }
+    server.start()
+}
+
+fn availability(server: &TestServer) -> String {
+    let metrics = http::request(server.http_port, "GET", "/metrics", &[], None).expect(200);
+    let line = metrics.body.lines().find(|line| line.starts_with("sftpgo_dataprovider_availability "));
+    line.expect("the metric is there").rsplit(' ').next().unwrap().to_owned()
+}
+
+fn provider_status(server: &TestServer) -> u16 {
+    server.rest("GET", "/api/v1/providerstatus", None).status
+}
+
+/// Logins fail and say why, a running upload ends well, and what it stored is counted when the database is back.
+fn outage(engine: &'static Engine, driver: &str) {
+    let mut database = Server::start(engine);
+    let server = server_over(&database, driver);
+    let anna = server.user("anna").create();
+    disk::write(&server.work().join("first"), &disk::noise(1, 1000));
+    sftp(&server, "anna", &[], "put first").ok();
+    let usage = |database: &Server| database.sql("SELECT used_quota_size, used_quota_files FROM users");
+    wait_for("the first upload in the table", secs(10), || (usage(&database) == "1000\t1").then_some(()));
+    assert_eq!((provider_status(&server), availability(&server).as_str()), (200, "1"));
+
+    let mut running = RawSftp::connect(&server, "anna");
+    let handle = running.open("second", flags::WRITE | flags::CREAT | flags::TRUNC).unwrap();
+    running.write(&handle, 0, &[7; 500]).unwrap();
+    database.kill();
+
+    let started = Instant::now();
+    sftp(&server, "anna", &[], "ls").fails();
+    assert!(started.elapsed() < Duration::from_secs(20), "a login waited {:?}", started.elapsed());
+    assert_eq!(provider_status(&server), 500);
+    let says = |what: &str| server.raw_log().iter().any(|line| line.contains(what));
+    wait_for("a line about the provider", secs(35), || {
+        says("the data provider is not available").then_some(())
+    });
+    assert_eq!(availability(&server), "0");
+
+    running.write(&handle, 500, &[8; 500]).unwrap();
+    running.close(&handle).unwrap();
+    assert_eq!(std::fs::read(anna.path("second")).unwrap(), [[7; 500], [8; 500]].concat());
+
+    database.restart();
+    wait_for("the second upload in the table", secs(60), || (usage(&database) == "2000\t2").then_some(()));
+    sftp(&server, "anna", &[], "ls").ok();
+    assert_eq!(provider_status(&server), 200);
+    wait_for("the metric to rise", secs(40), || (availability(&server) == "1").then_some(()));
+}
+
+#[test]
+fn postgresql_goes_away_and_comes_back() {
+    outage(&POSTGRESQL, "postgresql");
+}
+
+#[test]
+fn mariadb_goes_away_and_comes_back() {
+    outage(&MARIADB, "mysql");
+}
+
+#[test]
+fn a_bolt_file_of_the_reference_is_used_and_left_as_it_is() {
+    let original = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../crates/store/tests/fixtures/reference.bolt");
+    let builder = TestServer::builder().set("data_provider", "driver", "bolt");
+    let builder = builder.set("data_provider", "name", "sftpgo.db");
+    let copy = builder.config_dir().join("sftpgo.db");
+    std::fs::copy(&original, &copy).unwrap();
+    let server = builder.start();
+    let list = server.rest("GET", "/api/v1/user", None).expect(200).json();
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|user| user["username"].clone()).collect();
+    assert_eq!(json!(names), json!(["anna", "björn", "key only", "unix"]));
+    let home = server.path("homes/anna");
+    server.rest("PUT", "/api/v1/user/1", Some(&json!({"home_dir": home}))).expect(200);
+    disk::write(&server.work().join("file"), b"content");
+    curl(&server, "anna", "anna-secret", &["-T", "file", "URL/file"]).ok();
+    assert_eq!(disk::text(&home.join("file")), "content");
+    wait_for("the usage of anna", secs(10), || {
+        let anna = server.rest("GET", "/api/v1/user/1", None).expect(200).json();
+        (anna["used_quota_size"] == 7 && anna["last_login"] != 0).then_some(())
+    });
+    disk::same(&copy, &original);
+    assert!(copy.with_file_name("sftpgo.db.redb").is_file());
+}
+
+#[test]
+fn the_memory_provider_begins_with_a_dump() {
+    let builder = TestServer::builder().set("data_provider", "name", "dump.json");
+    let home = builder.config_dir().with_file_name("homes").join("anna");
+    std::fs::create_dir_all(&home).unwrap();
+    let user = json!({
+        "id": 5, "username": "anna", "status": 1, "home_dir": home, "permissions": {"/": ["*"]},
+        "public_keys": [keys::keys().client_public()],
+    });
+    let dump = builder.config_dir().join("dump.json");
+    std::fs::write(&dump, json!({"users": [user]}).to_string()).unwrap();
+    let server = builder.start();
+    disk::write(&server.work().join("file"), b"content");
+    sftp(&server, "anna", &[], "put file").ok();
+    assert_eq!(disk::text(&home.join("file")), "content");
+    let listed: Value = server.rest("GET", "/api/v1/user/5", None).expect(200).json();
+    assert_eq!(listed["username"], "anna");
+}
+
+#[test]
+fn a_sqlite_file_is_whole_when_the_server_has_ended() {
+    let mut server = TestServer::builder().sqlite(None).start();
+    server.user("anna").create();
+    let file = server.path("conf/sftpgo.db");
+    let log = file.with_file_name("sftpgo.db-wal");
+    assert!(log.metadata().is_ok_and(|log| log.len() > 0), "there is no log to be folded back");
+    server.signal(Signal::TERM);
+    assert!(server.wait_exit(secs(30)).success());
+    assert!(!log.exists(), "the log is still beside the file");
+    let names =
+        Tool::new("sqlite3", "sqlite3").arg("-readonly").arg(&file).arg("select username from users").ok();
+    assert_eq!(names.trim(), "anna");
+}

@@ -524,7 +524,7 @@ fn copies_over_one_shared_connection_do_not_disturb_each_other() {
     let user = server.user("alice").create();
     let here = server.work();
     let socket = here.join("control");
-    let master = Tool::new("ssh", "openssh-client")
+    let mut master = Tool::new("ssh", "openssh-client")
         .args(ssh_options())
         .args(["-M", "-N", "-S"])
         .arg(&socket)
@@ -554,6 +554,7 @@ fn copies_over_one_shared_connection_do_not_disturb_each_other() {
         disk::same(&here.join(format!("down{i}")), &user.path(format!("down{i}")));
     }
     tidegate_e2e::process::kill_group(&master);
+    master.wait().unwrap();
     wait_for("the connection to be gone", secs(20), || server.connections().is_empty().then_some(()));
 }
 

@@ -130,9 +130,9 @@ fn a_stalled_channel_does_not_stall_the_other_channel_of_its_connection() {
 #[test]
 fn a_slow_upload_and_a_download_share_a_connection() {
     let server = TestServer::start();
-    let user = server.user("alice").field("upload_bandwidth", 1_000).create();
+    let user = server.user("alice").field("upload_bandwidth", 8_000).create();
     disk::write_noise(&user.path("big"), 1, 40 * MIB);
-    disk::write_noise(&server.work().join("up"), 2, 4 * MIB);
+    disk::write_noise(&server.work().join("up"), 2, 32 * MIB);
     // Both have run once before memory is measured.
     sftp(&server, "alice", &[], "get big /dev/null\n").ok();
     let before = server.rss_kib();

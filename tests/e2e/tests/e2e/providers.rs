@@ -69,6 +69,8 @@ fn outage(engine: &'static Engine, driver: &str) {
     running.write(&handle, 500, &[8; 500]).unwrap();
     running.close(&handle).unwrap();
     assert_eq!(std::fs::read(anna.path("second")).unwrap(), [[7; 500], [8; 500]].concat());
+    // What is not yet written must outlive the session.
+    drop(running);
 
     database.restart();
     wait_for("the second upload in the table", secs(60), || (usage(&database) == "2000\t2").then_some(()));

@@ -1,5 +1,7 @@
 //! The door through its public face: sessions, quota, upload modes and permissions over files in memory.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as expected")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

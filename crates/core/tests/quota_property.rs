@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use support::{House, data, path, walk};
-use tidegate_core::{Protocol, ScanError, TrackQuota, Transfer, UploadMode, UploadOptions, UserFs};
+use tidegate_core::{FsPolicy, Protocol, ScanError, TrackQuota, Transfer, UploadMode, UploadOptions, UserFs};
 use tidegate_vfs::{FsError, Links, LocalIo, LocalStorage, MemoryStorage, Owner, SetAttrs, Storage};
 
 const LIMIT_BYTES: i64 = 1000;
@@ -187,7 +187,8 @@ async fn run(case: Case, one_thread: bool) -> Result<(), TestCaseError> {
         Arc::new(MemoryStorage::new())
     };
     let limit = |limit: i64| if case.limited { limit } else { 0 };
-    let house = Arc::new(House::over(storage, case.mode, TrackQuota::Always, |draft| {
+    let policy = FsPolicy { upload_mode: case.mode, ..FsPolicy::default() };
+    let house = Arc::new(House::over(storage, policy, TrackQuota::Always, |draft| {
         (draft.quota_size, draft.quota_files) = (limit(LIMIT_BYTES), limit(LIMIT_FILES));
     }));
     let files = house.files().await;

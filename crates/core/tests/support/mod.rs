@@ -140,12 +140,13 @@ pub(crate) struct House {
 
 impl House {
     pub(crate) fn new(mode: UploadMode, change: impl FnOnce(&mut UserDraft)) -> Self {
-        Self::over(Arc::new(MemoryStorage::new()), mode, TrackQuota::Always, change)
+        let policy = FsPolicy { upload_mode: mode, ..FsPolicy::default() };
+        Self::over(Arc::new(MemoryStorage::new()), policy, TrackQuota::Always, change)
     }
 
     pub(crate) fn over(
         storage: Arc<dyn Storage>,
-        mode: UploadMode,
+        policy: FsPolicy,
         track: TrackQuota,
         change: impl FnOnce(&mut UserDraft),
     ) -> Self {
@@ -175,7 +176,7 @@ impl House {
             home.clone(),
             events.clone(),
             clock.clone(),
-            FsPolicy { upload_mode: mode, ..FsPolicy::default() },
+            policy,
             QuotaPolicy { track, write: true },
         );
         let passwords = Passwords::new(1);

@@ -9,7 +9,6 @@
 //! (permissions, quota, bandwidth) counts from the next operation on. Owner and group of new files stay as
 //! they were at the login.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,9 +44,9 @@ impl Sessions {
             account.download.set_rate(user.download_bandwidth);
         }
         let now = (self.shared().clock)();
-        for session in self.live().iter().filter(|session| session.user().username == user.username) {
+        for session in self.of_user(&user.username) {
             session.set_current(Arc::clone(user));
-            if let Some(why) = why_it_ends(session, user, now) {
+            if let Some(why) = why_it_ends(&session, user, now) {
                 session.end(why);
             }
         }
@@ -55,8 +54,10 @@ impl Sessions {
 
     /// Ends all sessions of an account that is gone.
     pub(crate) fn end_user(&self, username: &str) {
-        for session in self.live().iter().filter(|session| session.user().username == username) {
-            session.end("the account was removed");
+        for session in self.of_user(username) {
+            if !session.cancelled().is_cancelled() {
+                session.end("the account was removed");
+            }
         }
     }
 
@@ -84,8 +85,7 @@ impl Sessions {
 
     /// Reads the accounts of some who are connected: those whose names follow `last`.
     async fn read_again(&self, last: &mut String) {
-        let open: BTreeSet<String> =
-            self.live().iter().map(|session| session.user().username.clone()).collect();
+        let open = self.connected();
         let after = (Bound::Excluded(last.as_str()), Bound::Unbounded);
         let names = open
             .range::<str, _>(after)

@@ -4,7 +4,7 @@
 //! a user share (`account.rs`) lives as long as any of them. How changes of an account reach its open
 //! sessions is in `live.rs`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
@@ -119,14 +119,14 @@ struct Registry {
 
 /// What is known of a user: kept while anybody uses it or the provider must still be told something.
 struct Known {
-    sessions: usize,
+    connections: Vec<Arc<str>>,
     borrowed: usize,
     account: Arc<Account>,
 }
 
 impl Known {
     fn is_needed(&self) -> bool {
-        self.sessions > 0 || self.borrowed > 0 || self.account.ledger.has_unwritten()
+        !self.connections.is_empty() || self.borrowed > 0 || self.account.ledger.has_unwritten()
     }
 }
 
@@ -212,13 +212,12 @@ impl Sessions {
     fn take_slot(&self, user: &User, connection_id: Arc<str>) -> Result<Slot, OpenError> {
         let mut registry = self.0.registry();
         let known = self.known(&mut registry, user);
-        if user.max_sessions > 0 && known.sessions >= usize::try_from(user.max_sessions).unwrap_or(usize::MAX)
-        {
-            let open = known.sessions;
+        let open = known.connections.len();
+        if user.max_sessions > 0 && open >= usize::try_from(user.max_sessions).unwrap_or(usize::MAX) {
             registry.tidy(&user.username);
             return Err(OpenError::TooMany { open, limit: user.max_sessions });
         }
-        known.sessions += 1;
+        known.connections.push(Arc::clone(&connection_id));
         let account = Arc::clone(&known.account);
         Ok(Slot { shared: Arc::clone(&self.0), username: user.username.clone(), connection_id, account })
     }
@@ -227,7 +226,7 @@ impl Sessions {
         registry.accounts.entry(user.username.clone()).or_insert_with(|| {
             let ledger = Ledger::new(user, self.0.store.clone(), self.0.clock.clone(), self.0.quota);
             let account = Account::new(user, Arc::new(ledger), Arc::clone(&self.0.left_behind));
-            Known { sessions: 0, borrowed: 0, account: Arc::new(account) }
+            Known { connections: Vec::new(), borrowed: 0, account: Arc::new(account) }
         })
     }
 
@@ -353,6 +352,22 @@ impl Sessions {
         self.0.registry().accounts.get(username).map(|known| Arc::clone(&known.account))
     }
 
+    /// Names of those who are connected, sorted.
+    pub(crate) fn connected(&self) -> BTreeSet<String> {
+        let registry = self.0.registry();
+        let connected = registry.accounts.iter().filter(|(_, known)| !known.connections.is_empty());
+        connected.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The sessions of one user.
+    pub(crate) fn of_user(&self, username: &str) -> Vec<Session> {
+        let registry = self.0.registry();
+        let ids = registry.accounts.get(username).map(|known| known.connections.as_slice());
+        let sessions = ids.unwrap_or_default().iter().filter_map(|id| registry.sessions.get(id));
+        // None of them is dropped before the lock: that would take it again.
+        sessions.filter_map(Weak::upgrade).map(Session).collect()
+    }
+
     pub(crate) fn live(&self) -> Vec<Session> {
         self.0.registry().sessions.values().filter_map(Weak::upgrade).map(Session).collect()
     }
@@ -386,7 +401,7 @@ impl Drop for Slot {
         let mut registry = self.shared.registry();
         registry.sessions.remove(&self.connection_id);
         if let Some(known) = registry.accounts.get_mut(&self.username) {
-            known.sessions -= 1;
+            known.connections.retain(|id| *id != self.connection_id);
         }
         registry.tidy(&self.username);
     }

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use crate::password::PasswordError;
 use crate::public_key::{PublicKeyLine, fingerprint};
 use crate::{
-    Clock, Event, Events, LoginType, OpenError, Passwords, Peer, Session, Sessions, StoreError, User, UserStore,
+    Clock, Event, Events, LoginType, OpenError, Passwords, Peer, Session, Sessions, StoreError, User,
+    UserStore,
 };
 
 /// How someone proves who they are.
@@ -176,7 +177,11 @@ impl Authenticator {
         Ok(self.sessions.open(user, label, attempt.peer.clone()).await?)
     }
 
-    async fn check_password(&self, attempt: &Attempt, password: &str) -> Result<(Arc<User>, String), AuthError> {
+    async fn check_password(
+        &self,
+        attempt: &Attempt,
+        password: &str,
+    ) -> Result<(Arc<User>, String), AuthError> {
         if password.is_empty() {
             return Err(AuthError::Empty);
         }

@@ -80,7 +80,10 @@ impl Metrics {
     /// # Panics
     ///
     /// If two metrics had the same name, which a test would show.
-    #[expect(clippy::expect_used, reason = "the names below are fixed; every test that starts a server checks them")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the names below are fixed; every test that starts a server checks them"
+    )]
     pub fn new() -> Self {
         let registry = Registry::new();
         let counter = |name: &str, help: &str| {
@@ -99,8 +102,14 @@ impl Metrics {
             size: counter(&format!("sftpgo_{one}_size"), &format!("Bytes moved by successful {one}s")),
         };
         let logins = |prefix: &str, what: &str| LoginFacts {
-            attempts: counter(&format!("sftpgo_{prefix}login_attempts_total"), &format!("Number of login attempts{what}")),
-            ok: counter(&format!("sftpgo_{prefix}login_ok_total"), &format!("Number of successful logins{what}")),
+            attempts: counter(
+                &format!("sftpgo_{prefix}login_attempts_total"),
+                &format!("Number of login attempts{what}"),
+            ),
+            ok: counter(
+                &format!("sftpgo_{prefix}login_ok_total"),
+                &format!("Number of successful logins{what}"),
+            ),
             ko: counter(&format!("sftpgo_{prefix}login_ko_total"), &format!("Number of failed logins{what}")),
         };
         let hooks_help = "Number of events that a hook was configured for, by what became of them";
@@ -116,7 +125,10 @@ impl Metrics {
                 "sftpgo_dataprovider_availability",
                 "Whether the data provider answered the last check: 1 yes, 0 no",
             ),
-            active_connections: gauge("sftpgo_active_connections", "Number of connections with an open channel"),
+            active_connections: gauge(
+                "sftpgo_active_connections",
+                "Number of connections with an open channel",
+            ),
             uploads: transfers("upload"),
             downloads: transfers("download"),
             ssh_commands: counter("sftpgo_ssh_commands_total", "Number of successful SSH commands"),
@@ -125,7 +137,10 @@ impl Metrics {
             password_logins: logins("password_", " with a password"),
             public_key_logins: logins("public_key_", " with a public key"),
             http_requests: counter("sftpgo_http_req_total", "Number of HTTP requests served"),
-            http_ok: counter("sftpgo_http_req_ok_total", "Number of HTTP requests answered with a 2xx status"),
+            http_ok: counter(
+                "sftpgo_http_req_ok_total",
+                "Number of HTTP requests answered with a 2xx status",
+            ),
             http_client_errors: counter(
                 "sftpgo_http_client_errors_total",
                 "Number of HTTP requests answered with a 4xx status",
@@ -134,7 +149,10 @@ impl Metrics {
                 "sftpgo_http_server_errors_total",
                 "Number of HTTP requests answered with a 5xx status",
             ),
-            panics: counter("tidegate_connection_panics_total", "Number of connections ended by a defect in the server"),
+            panics: counter(
+                "tidegate_connection_panics_total",
+                "Number of connections ended by a defect in the server",
+            ),
             handshake_failures: counter(
                 "tidegate_handshake_failures_total",
                 "Number of connections that ended before login for another reason than credentials",

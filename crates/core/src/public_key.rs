@@ -35,7 +35,8 @@ impl PublicKeyLine {
         let mut word = words.next()?;
         let mut no_touch_required = false;
         if !KEY_TYPES.contains(&word) {
-            no_touch_required = word.split(',').any(|option| option.eq_ignore_ascii_case("no-touch-required"));
+            no_touch_required =
+                word.split(',').any(|option| option.eq_ignore_ascii_case("no-touch-required"));
             word = words.next()?;
         }
         let key_type = KEY_TYPES.iter().find(|t| **t == word)?;
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn the_waiver_of_touch_is_an_option_of_its_own() {
-        let waived = |options: &str| PublicKeyLine::parse(&format!("{options} {KEY}")).unwrap().no_touch_required;
+        let waived =
+            |options: &str| PublicKeyLine::parse(&format!("{options} {KEY}")).unwrap().no_touch_required;
         assert!(waived("no-touch-required"));
         assert!(waived("no-pty,NO-TOUCH-REQUIRED,restrict"));
         assert!(!waived("no-pty"));
@@ -111,7 +113,9 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused() {
-        for line in ["", "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIEgzuvqg x", "# x"] {
+        for line in
+            ["", "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIEgzuvqg x", "# x"]
+        {
             assert_eq!(PublicKeyLine::parse(line), None, "{line:?}");
         }
     }

@@ -208,7 +208,9 @@ impl UserDraft {
                 return invalid("public_keys", format!("entry {index} is not an OpenSSH public key"));
             }
         }
-        for (field, list) in [("denied_ip", &self.filters.denied_ip), ("allowed_ip", &self.filters.allowed_ip)] {
+        for (field, list) in
+            [("denied_ip", &self.filters.denied_ip), ("allowed_ip", &self.filters.allowed_ip)]
+        {
             check_list(field, list)?;
             if let Some(entry) = list.iter().find(|entry| ip_filter::network(entry).is_none()) {
                 return invalid(field, format!("{entry:?} is not a network in CIDR notation"));
@@ -406,11 +408,17 @@ mod tests {
             ("permissions", |d| d.permissions.clear()),
             ("permissions", |d| d.permissions = BTreeMap::from([("//".into(), vec!["*".into()])])),
             ("permissions", |d| d.permissions.insert("/a".into(), vec![]).unwrap_or_default().clear()),
-            ("permissions", |d| d.permissions.insert("/a".into(), vec!["List".into()]).unwrap_or_default().clear()),
-            ("permissions", |d| d.permissions.insert("not_abs".into(), vec!["*".into()]).unwrap_or_default().clear()),
+            ("permissions", |d| {
+                d.permissions.insert("/a".into(), vec!["List".into()]).unwrap_or_default().clear()
+            }),
+            ("permissions", |d| {
+                d.permissions.insert("not_abs".into(), vec!["*".into()]).unwrap_or_default().clear()
+            }),
             ("status", |d| d.status = 2),
             ("public_keys", |d| d.public_keys = vec!["no key".into()]),
-            ("denied_ip", |d| d.filters = Filters { allowed_ip: vec!["x".into()], denied_ip: vec!["1.2.3.4".into()] }),
+            ("denied_ip", |d| {
+                d.filters = Filters { allowed_ip: vec!["x".into()], denied_ip: vec!["1.2.3.4".into()] }
+            }),
         ];
         for (field, spoil) in cases {
             let mut draft = draft();

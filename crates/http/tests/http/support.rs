@@ -238,8 +238,7 @@ pub(crate) fn parts(options: &Options, store: &Arc<Store>) -> (Parts, Authentica
     let passwords = Passwords::new(1);
     let policy = FsPolicy { upload_mode: UploadMode::Standard, ignore_set_attrs: false, fsync: false };
     let quota = QuotaPolicy { track: TrackQuota::Always, write: true };
-    let sessions =
-        Sessions::new(store.clone(), homes, events.clone(), system_clock(), policy, quota);
+    let sessions = Sessions::new(store.clone(), homes, events.clone(), system_clock(), policy, quota);
     let config =
         AccountsConfig { manage_users: options.manage_users, users_base_dir: options.users_base_dir.clone() };
     let accounts = Accounts::new(store.clone(), passwords.clone(), sessions.clone(), events.clone(), config);

@@ -2,7 +2,7 @@
 //!
 //! Every name of a file is in the books from the moment it exists until it is gone; what is written into
 //! files that are open is *open* until it is settled. `used + open` never passes a limit: room is taken
-//! before bytes are accepted (`docs/decisions/0003-quota.md`). Which file has grown by how much is the
+//! before bytes are accepted (`docs/decisions/0006-quota.md`). Which file has grown by how much is the
 //! business of `open_files.rs`.
 //!
 //! The data provider keeps the truth in the end: every settlement is one atomic increment there, kept here

@@ -167,6 +167,7 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     }
     let tasks = TaskTracker::new();
     let idle_timeout = config.sftpd.idle_timeout;
+    tasks.spawn(centre.sessions.clone().watch(shutdown.clone()));
     tasks.spawn(watch_provider(centre.accounts.clone(), centre.metrics.clone(), shutdown.clone()));
     tasks.spawn(Centre::keep_house(centre.sessions.clone(), idle_timeout, shutdown.clone()));
     if let Some(http) = http {
@@ -183,6 +184,8 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     shutdown.cancel();
     tasks.close();
     tasks.wait().await;
+    centre.sessions.stop_accepting();
+    centre.sessions.stopped().await;
     centre.sessions.write_back_usage().await;
     hooks.finish().await;
     store.close().await;

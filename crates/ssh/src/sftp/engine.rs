@@ -230,7 +230,7 @@ impl<'a> Engine<'a> {
             Err(error) => return failed(id, &error).encode(out),
         };
         // With a bandwidth limit a run takes about a tenth of a second, so that replies come steadily.
-        let limit = usize::try_from(self.fs.session().user().upload_bandwidth).unwrap_or(0);
+        let limit = usize::try_from(self.fs.session().current().upload_bandwidth).unwrap_or(0);
         let most = if limit > 0 { (limit * 100).min(WRITE_RUN_BYTES) } else { WRITE_RUN_BYTES };
         let mut run = vec![(id, data)];
         let mut length = run[0].1.len();

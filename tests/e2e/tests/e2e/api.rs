@@ -347,3 +347,21 @@ fn the_database_of_the_reference_opens_unchanged_and_stays_readable() {
         assert!(after.contains(&line), "the schema has lost: {line}");
     }
 }
+
+/// What another program, or another server, changes in the database reaches sessions that are open.
+#[test]
+fn a_user_disabled_in_the_database_is_disconnected() {
+    let builder = TestServer::builder().sqlite(None);
+    let file = builder.config_dir().join("sftpgo.db");
+    let server = builder.start();
+    server.user("alice").create();
+    server.user("bob").create();
+    let _alice = RawSftp::connect(&server, "alice");
+    let mut bob = RawSftp::connect(&server, "bob");
+    assert_eq!(server.connections().len(), 2);
+    let change = "update users set status = 0 where username = 'alice'";
+    Tool::new("sqlite3", "sqlite3").args(["-cmd", ".timeout 5000"]).arg(&file).arg(change).ok();
+    wait_for("alice to be disconnected", secs(10), || (server.connections().len() == 1).then_some(()));
+    assert_eq!(server.connections()[0]["username"], "bob");
+    bob.stat("/").unwrap();
+}

@@ -53,10 +53,10 @@ pub(crate) enum Command {
     /// Make users of system accounts, or of those of ProFTPD or Pure-FTPd
     ///
     /// Writes a dump with the accounts of the given files and their password hashes; nobody needs a new
-    /// password. The server takes it over with GET /api/v1/loaddata?input_file=<absolute path>. What cannot be
-    /// taken over is told on standard error, with file and line. The files are only read.
+    /// password. Its users are added over the REST API, as docs/migration.md shows. What cannot be taken over is
+    /// told on standard error, with file and line. The files are only read.
     #[command(
-        after_help = "Examples:\n  sudo tidegate convert-users -o /root/users.json\n  sudo tidegate convert-users \
+        after_help = "Examples:\n  sudo tidegate convert-users -o users.json\n  sudo tidegate convert-users \
                             -g sftpusers --force-uid 996 --force-gid 996 -o users.json\n  tidegate convert-users -F \
                             proftpd -i /etc/proftpd/ftpd.passwd -o users.json\n  tidegate convert-users -F pure-ftpd \
                             -i /etc/pureftpd.passwd -p list,download,upload -o users.json"

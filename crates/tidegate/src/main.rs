@@ -42,10 +42,21 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
+            eprintln!("tidegate: {}", whole(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, without those that its text tells already.
+fn whole(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -72,7 +83,7 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
     info!(console = true, "starting Tidegate {VERSION}, config dir: {:?}", options.config_dir);
     let outcome = configure_and_serve(&options, &env, log.handle());
     if let Err(error) = &outcome {
-        error!("{error:#}");
+        error!("{}", whole(&error));
         if options.log_file_path.as_os_str().is_empty() {
             // Standard error is the log, and one message is enough.
             return Ok(ExitCode::FAILURE);

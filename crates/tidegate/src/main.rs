@@ -83,7 +83,7 @@ fn serve(args: ServeArgs) -> Result<ExitCode> {
     info!(console = true, "starting Tidegate {VERSION}, config dir: {:?}", options.config_dir);
     let outcome = configure_and_serve(&options, &env, log.handle());
     if let Err(error) = &outcome {
-        error!("{}", whole(&error));
+        error!("{}", whole(error));
         if options.log_file_path.as_os_str().is_empty() {
             // Standard error is the log, and one message is enough.
             return Ok(ExitCode::FAILURE);

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::password::{self, PasswordError};
 use crate::{
-    Event, Events, InvalidUser, Page, Passwords, Sessions, StoreError, User, UserDraft, UserPatch, UserStore,
+    Event, Events, InvalidUser, Page, Passwords, Sessions, StoreError, User, UserDraft, UserPage, UserPatch,
+    UserQuery, UserStore,
 };
 
 /// How accounts may be managed.
@@ -49,6 +51,17 @@ impl From<StoreError> for AccountError {
     }
 }
 
+/// What became of one account among several.
+#[derive(Debug, Clone)]
+pub struct BulkOutcome {
+    /// The id that was given.
+    pub id: i64,
+    /// Its name, if the account could be read.
+    pub username: Option<String>,
+    /// Whether it was done, or why not.
+    pub result: Result<(), AccountError>,
+}
+
 /// The one place where accounts change.
 #[derive(Clone)]
 pub struct Accounts {
@@ -91,6 +104,16 @@ impl Accounts {
         Ok(self.store.users(page).await?)
     }
 
+    /// The accounts of `query` with up-to-date usage, and how many there are.
+    ///
+    /// # Errors
+    ///
+    /// What the provider says.
+    pub async fn search(&self, query: &UserQuery) -> Result<UserPage, AccountError> {
+        self.sessions.write_back_usage().await;
+        Ok(self.store.search(query).await?)
+    }
+
     /// Adds an account and returns it as it was stored.
     ///
     /// # Errors
@@ -100,6 +123,7 @@ impl Accounts {
         self.check_managed()?;
         let mut draft = UserDraft::default();
         draft.apply(patch);
+        check_parameters(&draft.password)?;
         let user = self.checked(draft).await?;
         let id = self.store.insert(&user).await?;
         let stored = self.store.user_by_id(id).await?;
@@ -123,13 +147,12 @@ impl Accounts {
         let mut draft = UserDraft::from(&before);
         draft.apply(patch);
         draft.id = id;
+        // A hash that is there already is no reason to refuse a change of something else.
+        if draft.password != before.password {
+            check_parameters(&draft.password)?;
+        }
         let user = self.checked(draft).await?;
-        self.store.update(&user).await?;
-        let reading = self.sessions.reading(&before.username);
-        let stored = Arc::new(self.store.user_by_id(id).await?);
-        self.sessions.apply(&stored, reading);
-        self.events.emit(Event::UserUpdated(stored));
-        Ok(())
+        self.replace(&user).await
     }
 
     /// Removes an account and ends its sessions; its files stay.
@@ -140,10 +163,59 @@ impl Accounts {
     pub async fn delete(&self, id: i64) -> Result<(), AccountError> {
         let user = self.store.user_by_id(id).await?;
         self.check_managed()?;
-        self.store.delete(id).await?;
-        self.sessions.end_user(&user.username);
-        self.events.emit(Event::UserDeleted(Arc::new(user)));
-        Ok(())
+        self.remove(user).await
+    }
+
+    /// Lets several accounts log in, or disables them and ends their sessions. Each is told of; one that is so
+    /// already is left as it is. Nothing else of an account is checked: disabling it must always be possible.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Disabled`]; nothing was done then.
+    pub async fn set_status_many(&self, ids: &[i64], active: bool) -> Result<Vec<BulkOutcome>, AccountError> {
+        self.for_each(ids, async |mut user| {
+            if user.active == active {
+                return Ok(());
+            }
+            user.active = active;
+            user.password = self.hashed(user.password).await?;
+            self.replace(&user).await
+        })
+        .await
+    }
+
+    /// Removes several accounts and ends their sessions; their files stay. Each is told of.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Disabled`]; nothing was done then.
+    pub async fn delete_many(&self, ids: &[i64]) -> Result<Vec<BulkOutcome>, AccountError> {
+        self.for_each(ids, async |user| self.remove(user).await).await
+    }
+
+    /// Does `what` to one account after the other. A provider that is away is not asked for the rest.
+    async fn for_each(
+        &self,
+        ids: &[i64],
+        what: impl AsyncFn(User) -> Result<(), AccountError>,
+    ) -> Result<Vec<BulkOutcome>, AccountError> {
+        self.check_managed()?;
+        let mut away = None;
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let (username, result) = match &away {
+                Some(error) => (None, Err(AccountError::clone(error))),
+                None => match self.store.user_by_id(id).await {
+                    Ok(user) => (Some(user.username.clone()), what(user).await),
+                    Err(error) => (None, Err(error.into())),
+                },
+            };
+            if let Err(error @ AccountError::Store(StoreError::Unavailable(_))) = &result {
+                away = Some(error.clone());
+            }
+            outcomes.push(BulkOutcome { id, username, result });
+        }
+        Ok(outcomes)
     }
 
     /// Whether the data provider works.
@@ -157,11 +229,44 @@ impl Accounts {
 
     async fn checked(&self, draft: UserDraft) -> Result<User, AccountError> {
         let mut user = draft.validate(self.config.users_base_dir.as_deref())?;
-        user.password = self.passwords.hash(user.password).await.map_err(|_| AccountError::Hashing)?;
+        user.password = self.hashed(user.password).await?;
         Ok(user)
+    }
+
+    async fn hashed(&self, password: String) -> Result<String, AccountError> {
+        self.passwords.hash(password).await.map_err(|_| AccountError::Hashing)
+    }
+
+    /// Stores the settings of an account that exists, for its open sessions as well.
+    async fn replace(&self, user: &User) -> Result<(), AccountError> {
+        self.store.update(user).await?;
+        let reading = self.sessions.reading(&user.username);
+        let stored = Arc::new(self.store.user_by_id(user.id).await?);
+        self.sessions.apply(&stored, reading);
+        self.events.emit(Event::UserUpdated(stored));
+        Ok(())
+    }
+
+    async fn remove(&self, user: User) -> Result<(), AccountError> {
+        self.store.delete(user.id).await?;
+        self.sessions.end_user(&user.username);
+        self.events.emit(Event::UserDeleted(Arc::new(user)));
+        Ok(())
     }
 
     fn check_managed(&self) -> Result<(), AccountError> {
         if self.config.manage_users { Ok(()) } else { Err(AccountError::Disabled) }
+    }
+}
+
+/// Refuses a hash that is sent and whose parameters would cost more than a login may (data model §12.12).
+fn check_parameters(password: &str) -> Result<(), InvalidUser> {
+    match password::check_form(password) {
+        Err(PasswordError::Excessive) => {
+            let reason =
+                "the parameters of the hash would cost more memory or time than a login may".to_owned();
+            Err(InvalidUser { field: "password", reason })
+        }
+        _ => Ok(()),
     }
 }

@@ -28,9 +28,10 @@ mod transfer;
 mod upload;
 mod user;
 mod user_fs;
+mod user_query;
 mod user_store;
 
-pub use accounts::{AccountError, Accounts, AccountsConfig};
+pub use accounts::{AccountError, Accounts, AccountsConfig, BulkOutcome};
 pub use auth::{Attempt, AuthError, Authenticator, LoginMethod};
 pub use config_error::ConfigError;
 pub use events::{Command, CommandKind, Event, Events, HookQueue, LoginType, TransferReport};
@@ -49,6 +50,7 @@ pub use transfer::{Direction, Inspection, Transfer};
 pub use upload::UploadMode;
 pub use user::{Filters, InvalidUser, User, UserDraft, UserPatch};
 pub use user_fs::{FsPolicy, Listing, UploadOptions, UserFs};
+pub use user_query::{UserPage, UserQuery, UserSort, UserStatus, UserTraits};
 pub use user_store::{Order, Page, StoreError, UsageDelta, UsedQuota, UserStore};
 
 /// Milliseconds since 1970-01-01 UTC, as the database and the API carry time.

@@ -1,8 +1,9 @@
-//! Where users live: rows in, rows out. No validation, hashing, hooks or logging policy.
+//! Where users live: rows in, rows out. No validation, hashing, hooks or logging policy. What may be searched for
+//! is in `user_query`.
 
 use async_trait::async_trait;
 
-use crate::{UnixMillis, User};
+use crate::{UnixMillis, User, UserPage, UserQuery};
 
 /// Why the data provider could not answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -78,6 +79,9 @@ impl UsageDelta {
 ///   [`UserStore::update`] writes by id and leaves username, usage and last login alone.
 /// * Usage is changed by one atomic statement, and never falls below zero.
 /// * A call ends within the provider's time-out; it never hangs.
+///
+/// [`UserStore::search`] and [`UserStore::users_by_name`] are written here for providers with few users; one
+/// that may have many does better.
 #[async_trait]
 pub trait UserStore: Send + Sync {
     /// The user called `name`.
@@ -86,6 +90,24 @@ pub trait UserStore: Send + Sync {
     async fn user_by_id(&self, id: i64) -> Result<User, StoreError>;
     /// Users by name.
     async fn users(&self, page: &Page) -> Result<Vec<User>, StoreError>;
+    /// The users of this query, and how many there are without its limit.
+    async fn search(&self, query: &UserQuery) -> Result<UserPage, StoreError> {
+        let users = self.all_users().await?;
+        let (chosen, total) = query.choose(users.iter(), |user| (*user).into());
+        Ok(UserPage { users: chosen.into_iter().cloned().collect(), total })
+    }
+    /// The users with these names, in any order. A name that is not there is left out; a record that cannot be
+    /// read fails the call.
+    async fn users_by_name(&self, names: &[String]) -> Result<Vec<User>, StoreError> {
+        let mut users = Vec::new();
+        for name in names {
+            match self.user(name).await {
+                Err(StoreError::NotFound) => {}
+                user => users.push(user?),
+            }
+        }
+        Ok(users)
+    }
     /// All users, for a backup.
     async fn all_users(&self) -> Result<Vec<User>, StoreError>;
     /// Adds a user and returns its new id.

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::{Order, Page, Perms, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserDraft, UserStore};
+use crate::{
+    Order, Page, Perms, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserDraft, UserQuery, UserSort,
+    UserStatus, UserStore,
+};
 
 /// Makes a valid account: active, with everything allowed, without limits, named after its folder below `/srv`.
 #[derive(Debug, Clone)]
@@ -145,6 +148,8 @@ pub async fn user_store_suite(make: impl AsyncFn() -> Arc<dyn UserStore>) {
     names_and_ids_are_unique(&*make().await).await;
     odd_names_are_only_names(&*make().await).await;
     lists_are_ordered_and_paged(&*make().await).await;
+    searches_find_count_and_order(&*make().await).await;
+    users_are_read_by_their_names(&*make().await).await;
     updates_write_settings_only(&*make().await).await;
     deleted_users_are_gone(&*make().await).await;
     usage_is_counted(&*make().await).await;
@@ -244,6 +249,95 @@ async fn lists_are_ordered_and_paged(store: &dyn UserStore) {
         assert_eq!(names, want, "{page:?}");
     }
     assert_eq!(store.all_users().await.expect("all users").len(), 5);
+}
+
+async fn searches_find_count_and_order(store: &dyn UserStore) {
+    use UserSort::{Expiration, LastLogin, Status, UsedFiles, UsedSize, Username};
+    use UserStatus::{Active, Inactive};
+    // Name, active, end, last login, bytes, files.
+    for (name, active, end, login, size_bytes, files) in [
+        ("anna", true, 0, 30, 5, 9),
+        ("BERTA", false, 2_000, 0, 70, 0),
+        ("100% carl_o", true, 1_000, 10, 0, 9),
+        ("dora's", true, 0, 0, 70, 1),
+        ("100x carlXo", false, 3_000, 20, 6_000_000_000, 0),
+    ] {
+        let builder = UserBuilder::new(name).expires(end);
+        insert(store, &if active { builder } else { builder.inactive() }.build()).await;
+        if login > 0 {
+            store.record_login(name, login).await.expect("record login");
+        }
+        store.set_usage(name, UsedQuota { size_bytes, files }, 1).await.expect("set usage");
+    }
+    let (anna, berta, carl, dora, x) = ("anna", "BERTA", "100% carl_o", "dora's", "100x carlXo");
+    let all = || UserQuery { limit: 100, ..UserQuery::default() };
+    let sorted = |sort| UserQuery { sort, ..all() };
+    let down = |sort| UserQuery { descending: true, ..sorted(sort) };
+    let text = |text: &str| UserQuery { text: Some(text.to_owned()), sort: LastLogin, ..all() };
+    let carls = |descending| UserQuery { sort: Username, descending, ..text("carl") };
+    // Those that are alike have names that every collation puts in the same order.
+    let rows = [
+        (carls(false), 2, vec![carl, x]),
+        (carls(true), 2, vec![x, carl]),
+        (sorted(Status), 5, vec![x, berta, carl, anna, dora]),
+        (down(Status), 5, vec![carl, anna, dora, x, berta]),
+        (sorted(Expiration), 5, vec![carl, berta, x, anna, dora]),
+        (down(Expiration), 5, vec![anna, dora, x, berta, carl]),
+        (sorted(LastLogin), 5, vec![berta, dora, carl, x, anna]),
+        (down(LastLogin), 5, vec![anna, x, carl, berta, dora]),
+        (sorted(UsedSize), 5, vec![carl, anna, berta, dora, x]),
+        (down(UsedSize), 5, vec![x, berta, dora, anna, carl]),
+        (sorted(UsedFiles), 5, vec![x, berta, dora, carl, anna]),
+        (down(UsedFiles), 5, vec![carl, anna, dora, x, berta]),
+        (UserQuery { status: Some(Active), ..sorted(UsedSize) }, 3, vec![carl, anna, dora]),
+        (UserQuery { status: Some(Inactive), ..sorted(UsedSize) }, 2, vec![berta, x]),
+        (UserQuery { offset: 1, limit: 2, ..sorted(LastLogin) }, 5, vec![dora, carl]),
+        (UserQuery { offset: 1, limit: 2, ..down(LastLogin) }, 5, vec![x, carl]),
+        (UserQuery { offset: 4, limit: 2, ..sorted(LastLogin) }, 5, vec![anna]),
+        (UserQuery { offset: 5, ..sorted(LastLogin) }, 5, vec![]),
+        (UserQuery { offset: u32::MAX, limit: u32::MAX, ..sorted(LastLogin) }, 5, vec![]),
+        (UserQuery { limit: 0, ..sorted(LastLogin) }, 5, vec![]),
+        (text(""), 5, vec![berta, dora, carl, x, anna]),
+        (text("AN"), 1, vec![anna]),
+        (text("ert"), 1, vec![berta]),
+        (text("carl"), 2, vec![carl, x]),
+        (text("%"), 1, vec![carl]),
+        (text("0%"), 1, vec![carl]),
+        (text("L_O"), 1, vec![carl]),
+        (text("a's"), 1, vec![dora]),
+        (text("\\"), 0, vec![]),
+        (text("zoe"), 0, vec![]),
+        (text("a\0"), 0, vec![]),
+        (text(&"a".repeat(2000)), 0, vec![]),
+        (UserQuery { status: Some(Active), ..text("a") }, 3, vec![dora, carl, anna]),
+        (UserQuery { status: Some(Active), offset: 1, limit: 1, ..text("a") }, 3, vec![carl]),
+        (UserQuery { status: Some(Inactive), ..text("carl") }, 1, vec![x]),
+    ];
+    for (query, total, want) in rows {
+        let page = store.search(&query).await.expect("a search");
+        let names: Vec<_> = page.users.iter().map(|user| user.username.as_str()).collect();
+        assert_eq!(names, want, "{query:?}");
+        assert_eq!(page.total, total, "{query:?}");
+    }
+}
+
+async fn users_are_read_by_their_names(store: &dyn UserStore) {
+    let name = |number: i32| format!("user %_'{number:03}");
+    for number in 0..10 {
+        insert(store, &user(&name(number))).await;
+    }
+    store.set_usage(&name(3), UsedQuota { size_bytes: 7, files: 8 }, 9).await.expect("set usage");
+    for (asked, want) in [(0..0, 0), (3..4, 1), (0..300, 10), (8..700, 2), (300..330, 0)] {
+        let names: Vec<String> = asked.clone().map(name).collect();
+        let mut users = store.users_by_name(&names).await.expect("users by name");
+        assert_eq!(users.len(), want, "{asked:?}");
+        users.sort_by(|one, other| one.username.cmp(&other.username));
+        for (user, number) in users.iter().zip(asked) {
+            assert_eq!(*user, read(store, &name(number)).await);
+        }
+    }
+    let odd = ["", "a\0b", "USER %_'003", "user", "%", "user %_'003 "].map(str::to_owned);
+    assert_eq!(store.users_by_name(&odd).await.expect("users by name"), []);
 }
 
 async fn updates_write_settings_only(store: &dyn UserStore) {

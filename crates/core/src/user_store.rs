@@ -96,8 +96,8 @@ pub trait UserStore: Send + Sync {
         let (chosen, total) = query.choose(users.iter(), |user| (*user).into());
         Ok(UserPage { users: chosen.into_iter().cloned().collect(), total })
     }
-    /// The users with these names, in any order. A name that is not there is left out; a record that cannot be
-    /// read fails the call.
+    /// The users with these names, each given once, in any order. A name that is not there is left out; a record
+    /// that cannot be read fails the call.
     async fn users_by_name(&self, names: &[String]) -> Result<Vec<User>, StoreError> {
         let mut users = Vec::new();
         for name in names {

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tidegate_core::{Order, Page, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserStore};
+use tidegate_core::{
+    Order, Page, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserPage, UserQuery, UserStore,
+};
 
 use crate::OpenError;
 
@@ -85,6 +87,12 @@ impl UserStore for MemoryStore {
             (None, Order::Ascending) => part(all, page),
             (None, Order::Descending) => part(all.rev(), page),
         })
+    }
+
+    async fn search(&self, query: &UserQuery) -> Result<UserPage, StoreError> {
+        let users = self.users();
+        let (chosen, total) = query.choose(users.by_name.values(), |user| (*user).into());
+        Ok(UserPage { users: chosen.into_iter().cloned().collect(), total })
     }
 
     async fn all_users(&self) -> Result<Vec<User>, StoreError> {

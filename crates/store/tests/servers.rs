@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use engines::{DATABASE, MARIADB, PASSWORD, POSTGRESQL, Server, USER};
 use tidegate_core::testing::{UserBuilder, user, user_store_suite};
-use tidegate_core::{Page, Perms, StoreError, UsageDelta, UsedQuota, User, UserStore};
+use tidegate_core::{
+    Page, Perms, StoreError, UsageDelta, UsedQuota, User, UserPage, UserQuery, UserSort, UserStatus,
+    UserStore,
+};
 use tidegate_store::config::{DataProvider, Secret};
 use tidegate_store::{OpenError, open};
 
@@ -140,6 +143,11 @@ async fn names_are_the_same_to_the_letter(flavour: &Flavour, server: &Server) {
         assert!(matches!(store.record_login(name, 1).await, Err(StoreError::NotFound)), "{name:?}");
         let page = Page { limit: 5, username: Some(name.into()), ..Page::default() };
         assert_eq!(store.users(&page).await.unwrap(), [], "{name:?}");
+        assert_eq!(store.users_by_name(&[name.to_owned()]).await.unwrap(), [], "{name:?}");
+    }
+    for (text, found) in [("BJ", 1), ("JÖ", 1), ("jo", 0), ("n ", 0)] {
+        let query = UserQuery { text: Some(text.into()), limit: 5, ..UserQuery::default() };
+        assert_eq!(store.search(&query).await.unwrap().total, found, "{text:?}");
     }
     assert_eq!(store.user("björn").await.unwrap().last_login, 0);
 }
@@ -301,6 +309,15 @@ async fn views(flavour: &Flavour, server: &Server) {
     store.ping().await.unwrap();
     let anna = store.user("anna").await.unwrap();
     assert_eq!((anna.username.as_str(), anna.active), ("anna", true));
+    let query = UserQuery {
+        text: Some("NN".into()),
+        status: Some(UserStatus::Active),
+        sort: UserSort::UsedSize,
+        limit: 5,
+        ..UserQuery::default()
+    };
+    assert_eq!(store.search(&query).await.unwrap(), UserPage { users: vec![anna.clone()], total: 1 });
+    assert_eq!(store.users_by_name(&["anna".into()]).await.unwrap(), std::slice::from_ref(&anna));
     let delta = UsageDelta { size_bytes: 1, files: 1 };
     for result in [
         store.insert(&user("new")).await.map(drop),

@@ -6,6 +6,7 @@
 
 mod file;
 mod import;
+mod outline;
 mod store;
 #[cfg(test)]
 mod tests;

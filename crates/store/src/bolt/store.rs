@@ -16,12 +16,16 @@ use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, TableHandle,
     WriteTransaction,
 };
-use tidegate_core::{Order, Page, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserStore};
+use tidegate_core::{
+    Order, Page, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserPage, UserQuery, UserSort,
+    UserStore,
+};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::file::Meta;
 use super::import::Contents;
+use super::outline::Outline;
 use crate::json_user;
 
 const USERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("users");
@@ -219,7 +223,7 @@ impl BoltStore {
         .await
     }
 
-    /// The users that `choose` leaves of all.
+    /// A part of all users, by name.
     async fn list(&self, page: Page) -> Result<Vec<User>, StoreError> {
         type Record<'a> = Result<
             (redb::AccessGuard<'a, &'static str>, redb::AccessGuard<'a, &'static [u8]>),
@@ -269,6 +273,34 @@ impl UserStore for BoltStore {
                 other => other.map(|user| vec![user]),
             },
         }
+    }
+
+    async fn search(&self, query: &UserQuery) -> Result<UserPage, StoreError> {
+        let query = query.clone();
+        self.read(move |transaction| {
+            let users = transaction.open_table(USERS).map_err(failed)?;
+            let by_name = query.sort == UserSort::Username && query.status.is_none();
+            let mut all = Vec::new();
+            for record in users.iter().map_err(failed)? {
+                let (name, record) = record.map_err(failed)?;
+                let record = if by_name { None } else { Some(record.value()) };
+                all.push(Outline::read(name.value(), record)?);
+            }
+            let (chosen, total) = query.choose(all.into_iter(), Outline::traits);
+            let users = chosen.iter().map(|user| get(&users, &user.username)).collect::<Result<_, _>>()?;
+            Ok(UserPage { users, total })
+        })
+        .await
+    }
+
+    async fn users_by_name(&self, names: &[String]) -> Result<Vec<User>, StoreError> {
+        let names = names.to_vec();
+        self.read(move |transaction| {
+            let users = transaction.open_table(USERS).map_err(failed)?;
+            let found = names.iter().map(|name| get(&users, name));
+            found.filter(|user| !matches!(user, Err(StoreError::NotFound))).collect()
+        })
+        .await
     }
 
     async fn all_users(&self) -> Result<Vec<User>, StoreError> {

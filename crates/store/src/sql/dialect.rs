@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
+use super::search::Search;
 use crate::record::{FIXED, SETTINGS};
 
 /// How one engine writes the few things that SQL leaves open.
+#[derive(Clone, Copy)]
 pub(super) struct Dialect {
     /// What stands around an identifier.
     quote: char,
@@ -16,6 +18,8 @@ pub(super) struct Dialect {
     sum: fn(&str, i64) -> String,
     /// `column = ?`, true for the very same name only.
     same_name: fn(&str) -> String,
+    /// Whether the text of a column contains `?`, without regard to case.
+    pub(super) contains: fn(&str) -> String,
     /// The largest number that the column of files takes.
     most_files: i64,
     /// What makes an insert yield the new id, where the protocol does not.
@@ -28,6 +32,7 @@ pub(super) const SQLITE: Dialect = Dialect {
     placeholder: |_| "?".to_owned(),
     sum: |column, most| format!("min({most}, max(0, {column} + ?))"),
     same_name: |column| format!("{column} = ?"),
+    contains: |column| format!("instr(lower({column}), lower(?)) > 0"),
     most_files: i64::MAX,
     returning_id: "",
 };
@@ -39,6 +44,7 @@ pub(super) const POSTGRESQL: Dialect = Dialect {
     placeholder: |number| format!("${number}"),
     sum: |column, most| format!("LEAST({most}, GREATEST(0, {column}::numeric + ?::bigint))"),
     same_name: |column| format!("{column} = ?"),
+    contains: |column| format!("strpos(lower({column}), lower(?)) > 0"),
     most_files: i32::MAX as i64,
     returning_id: " RETURNING \"id\"",
 };
@@ -55,6 +61,9 @@ pub(super) const MYSQL: Dialect = Dialect {
     same_name: |column| {
         format!("{column} = ? AND CAST(CONVERT({column} USING utf8mb4) AS BINARY) = CAST(? AS BINARY)")
     },
+    contains: |column| {
+        format!("LOCATE(LOWER(?), LOWER(CONVERT({column} USING utf8mb4)) COLLATE utf8mb4_bin) > 0")
+    },
     most_files: i32::MAX as i64,
     returning_id: "",
 };
@@ -63,8 +72,6 @@ pub(super) const MYSQL: Dialect = Dialect {
 pub(super) struct Statements {
     pub(super) by_name: Arc<str>,
     pub(super) by_id: Arc<str>,
-    pub(super) page_ascending: Arc<str>,
-    pub(super) page_descending: Arc<str>,
     pub(super) page_of_one: Arc<str>,
     pub(super) all: Arc<str>,
     pub(super) insert: Arc<str>,
@@ -75,6 +82,8 @@ pub(super) struct Statements {
     pub(super) set_usage: Arc<str>,
     pub(super) record_login: Arc<str>,
     pub(super) ping: Arc<str>,
+    /// Makes those that depend on what is asked.
+    pub(super) search: Search,
     /// How many times a statement wants the name that it compares.
     pub(super) names: usize,
     /// The largest number of files that can be stored.
@@ -90,7 +99,7 @@ impl Dialect {
     }
 
     /// Numbers the parameters of a statement that is written with `?`.
-    fn numbered(&self, sql: &str) -> Arc<str> {
+    pub(super) fn numbered(&self, sql: &str) -> Arc<str> {
         let mut parts = sql.split('?');
         let mut text = parts.next().unwrap_or_default().to_owned();
         for (index, part) in parts.enumerate() {
@@ -102,12 +111,12 @@ impl Dialect {
 
     /// All statements for the users in `table`. Columns are always named: their order differs between databases.
     pub(super) fn statements(&self, table: &str) -> Statements {
+        let search = Search::new(*self, table);
         let table = self.identifier(table);
         let id = self.identifier("id");
         let username = self.identifier("username");
         let columns = self.list(FIXED.iter().chain(&SETTINGS), "");
         let select = format!("SELECT {columns} FROM {table}");
-        let page = |order| format!("{select} ORDER BY {username} {order} LIMIT ? OFFSET ?");
         let inserted = self.list(FIXED.iter().skip(1).chain(&SETTINGS), "");
         let returning_id = self.returning_id;
         let parameters = vec!["?"; SETTINGS.len()].join(", ");
@@ -120,8 +129,6 @@ impl Dialect {
         Statements {
             by_name: self.numbered(&format!("{select} WHERE {named}")),
             by_id: self.numbered(&format!("{select} WHERE {id} = ?")),
-            page_ascending: self.numbered(&page("ASC")),
-            page_descending: self.numbered(&page("DESC")),
             page_of_one: self.numbered(&format!("{select} WHERE {named} LIMIT ? OFFSET ?")),
             all: self.numbered(&format!("{select} ORDER BY {username}")),
             insert: self.numbered(&format!(
@@ -137,12 +144,13 @@ impl Dialect {
                 .numbered(&format!("UPDATE {table} SET {size} = ?, {files} = ?, {at} = ? WHERE {named}")),
             record_login: self.numbered(&format!("UPDATE {table} SET {login} = ? WHERE {named}")),
             ping: self.numbered(&format!("SELECT {columns} FROM {table} LIMIT 1")),
+            search,
             names: named.matches('?').count(),
             most_files: self.most_files,
         }
     }
 
-    fn list<'a>(&self, columns: impl Iterator<Item = &'a &'a str>, after: &str) -> String {
+    pub(super) fn list<'a>(&self, columns: impl Iterator<Item = &'a &'a str>, after: &str) -> String {
         let columns: Vec<_> = columns.map(|column| self.identifier(column) + after).collect();
         columns.join(", ")
     }

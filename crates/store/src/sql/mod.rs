@@ -12,13 +12,17 @@ pub(crate) mod mysql;
 pub(crate) mod postgresql;
 #[cfg(feature = "tls")]
 mod remote;
+mod search;
 pub(crate) mod sqlite;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidegate_core::{Order, Page, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserStore};
+use tidegate_core::{
+    Order, Page, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserPage, UserQuery, UserStore,
+};
 
 use crate::record::{self, Value};
 use dialect::Statements;
@@ -114,15 +118,45 @@ impl UserStore for SqlStore {
     }
 
     async fn users(&self, page: &Page) -> Result<Vec<User>, StoreError> {
-        let statements = &self.statements;
-        let (sql, mut args) = match (&page.username, page.order) {
-            (Some(name), _) if name.contains('\0') => return Ok(Vec::new()),
-            (Some(name), _) => (&statements.page_of_one, self.named(vec![], name)?),
-            (None, Order::Ascending) => (&statements.page_ascending, vec![]),
-            (None, Order::Descending) => (&statements.page_descending, vec![]),
+        let Some(name) = &page.username else {
+            let descending = page.order == Order::Descending;
+            let query =
+                UserQuery { descending, limit: page.limit, offset: page.offset, ..UserQuery::default() };
+            let (sql, args) = self.statements.search.page(&query);
+            return self.many(&sql, args).await;
+        };
+        let mut args = match self.named(vec![], name) {
+            Ok(args) => args,
+            Err(_) => return Ok(Vec::new()),
         };
         args.extend([Value::Int(page.limit.into()), Value::Int(page.offset.into())]);
-        self.many(sql, args).await
+        self.many(&self.statements.page_of_one, args).await
+    }
+
+    async fn search(&self, query: &UserQuery) -> Result<UserPage, StoreError> {
+        if query.is_hopeless() {
+            return Ok(UserPage::default());
+        }
+        let (page, page_args) = self.statements.search.page(query);
+        let (count, count_args) = self.statements.search.count(query);
+        let (users, total) = tokio::try_join!(self.many(&page, page_args), self.rows(&count, count_args))?;
+        match total.first().and_then(|row| row.first()) {
+            Some(&Value::Int(total)) => Ok(UserPage { users, total: total.max(0).unsigned_abs() }),
+            other => Err(StoreError::Corrupt(format!("the number of users is {other:?}"))),
+        }
+    }
+
+    async fn users_by_name(&self, names: &[String]) -> Result<Vec<User>, StoreError> {
+        let mut wanted: HashSet<&str> = HashSet::new();
+        // A name that PostgreSQL takes for an error is nobody's.
+        let names = names.iter().filter(|name| !name.contains('\0') && wanted.insert(name)).cloned();
+        let names: Vec<String> = names.collect();
+        let mut users = Vec::new();
+        for (sql, args) in self.statements.search.named(&names) {
+            users.extend(self.many(&sql, args).await?);
+        }
+        users.retain(|user| wanted.contains(user.username.as_str()));
+        Ok(users)
     }
 
     async fn all_users(&self) -> Result<Vec<User>, StoreError> {

@@ -65,11 +65,11 @@ pub struct BulkOutcome {
 /// The one place where accounts change.
 #[derive(Clone)]
 pub struct Accounts {
-    store: Arc<dyn UserStore>,
+    pub(crate) store: Arc<dyn UserStore>,
     passwords: Passwords,
-    sessions: Sessions,
-    events: Events,
-    config: AccountsConfig,
+    pub(crate) sessions: Sessions,
+    pub(crate) events: Events,
+    pub(crate) config: AccountsConfig,
 }
 
 impl Accounts {
@@ -233,12 +233,12 @@ impl Accounts {
         Ok(user)
     }
 
-    async fn hashed(&self, password: String) -> Result<String, AccountError> {
+    pub(crate) async fn hashed(&self, password: String) -> Result<String, AccountError> {
         self.passwords.hash(password).await.map_err(|_| AccountError::Hashing)
     }
 
     /// Stores the settings of an account that exists, for its open sessions as well.
-    async fn replace(&self, user: &User) -> Result<(), AccountError> {
+    pub(crate) async fn replace(&self, user: &User) -> Result<(), AccountError> {
         self.store.update(user).await?;
         let reading = self.sessions.reading(&user.username);
         let stored = Arc::new(self.store.user_by_id(user.id).await?);
@@ -254,13 +254,13 @@ impl Accounts {
         Ok(())
     }
 
-    fn check_managed(&self) -> Result<(), AccountError> {
+    pub(crate) fn check_managed(&self) -> Result<(), AccountError> {
         if self.config.manage_users { Ok(()) } else { Err(AccountError::Disabled) }
     }
 }
 
 /// Refuses a hash that is sent and whose parameters would cost more than a login may (data model §12.12).
-fn check_parameters(password: &str) -> Result<(), InvalidUser> {
+pub(crate) fn check_parameters(password: &str) -> Result<(), InvalidUser> {
     match password::check_form(password) {
         Err(PasswordError::Excessive) => {
             let reason =

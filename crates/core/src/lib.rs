@@ -7,8 +7,11 @@
 mod account;
 mod accounts;
 mod auth;
+mod backup;
+mod child;
 pub mod config_error;
 mod events;
+mod history;
 mod ip_filter;
 mod live;
 mod metrics;
@@ -33,8 +36,14 @@ mod user_store;
 
 pub use accounts::{AccountError, Accounts, AccountsConfig, BulkOutcome};
 pub use auth::{Attempt, AuthError, Authenticator, LoginMethod};
+pub use backup::{
+    ChangedUser, RestoreFailure, RestoreMode, RestoreOutcome, RestorePreview, RestoreReport, RestoredUser,
+    UnusableUser,
+};
+pub use child::{SystemRun, SystemStream};
 pub use config_error::ConfigError;
 pub use events::{Command, CommandKind, Event, Events, HookQueue, LoginType, TransferReport};
+pub use history::{Activity, Counts, Recent, SLOT, SLOTS};
 pub use ip_filter::IpFilters;
 pub use metrics::{HookResult, Metrics};
 pub use password::Passwords;

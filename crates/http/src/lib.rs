@@ -1,7 +1,7 @@
 //! The administrator's door: the REST API and `/metrics` (`spec/rest-api.md`, `spec/metrics.md`).
 //!
-//! [`Server::bind`] takes the listener, [`Bound::run`] serves until told to stop. The router below is the
-//! whole list of paths. One request takes one road (`Site::answer`): request log → refusal of what a foreign
+//! [`Server::bind`] takes the listener, [`Bound::run`] serves until told to stop. The table in `routes.rs` is
+//! the whole list of paths. One request takes one road (`Site::answer`): request log → refusal of what a foreign
 //! web page could send → handler, with panics caught → headers. The handlers live in `api/`, their wire
 //! format in `api/types.rs`, and every status code that stands for a failure in `error.rs`.
 //!
@@ -9,6 +9,7 @@
 //! `httpd.allow_unauthenticated`.
 
 mod api;
+mod auth;
 mod body;
 pub mod config;
 mod connection;
@@ -19,6 +20,7 @@ mod listener;
 mod metrics;
 mod process;
 mod request_log;
+mod routes;
 mod state;
 
 use std::io;
@@ -28,9 +30,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, delete, get};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -38,9 +38,9 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{info, warn};
 
-use crate::error::ApiError;
 use crate::guard::Guard;
 use crate::request_log::RequestLog;
+use crate::state::AppState;
 
 pub use crate::listener::BindError;
 pub use crate::state::{Parts, VersionInfo};
@@ -74,7 +74,7 @@ impl Server {
         })?;
         let metrics = parts.metrics.clone();
         let site = Site {
-            router: router(Arc::new(parts)),
+            router: routes::router(AppState { parts: Arc::new(parts) }),
             guard: Guard::new(addr.ip(), &settings.bind_address),
             log: RequestLog::new(metrics, addr),
             requests: TaskTracker::new(),
@@ -140,34 +140,6 @@ async fn accept_failed(error: &io::Error) {
     }
     warn!(sender = "httpd", "cannot accept a connection: {error}");
     tokio::time::sleep(ACCEPT_PAUSE).await;
-}
-
-/// Every path that exists. Paths match exactly; what is not listed is 404, a method that is not listed 405.
-fn router(parts: Arc<Parts>) -> Router {
-    use api::{connections, info, quota, users};
-    let to_users = || async { (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, "/web/users")]) };
-    Router::new()
-        .route("/", only("GET", get(to_users)))
-        .route("/web", only("GET", get(to_users)))
-        .route("/metrics", any(metrics::expose))
-        .route("/api/v1/version", only("GET", get(info::version)))
-        .route("/api/v1/providerstatus", only("GET", get(info::provider_status)))
-        .route("/api/v1/connection", only("GET", get(connections::list)))
-        .route("/api/v1/connection/{id}", only("DELETE", delete(connections::close)))
-        .route("/api/v1/quota_scan", only("GET, POST", get(quota::list).post(quota::start)))
-        .route("/api/v1/user", only("GET, POST", get(users::list).post(users::add)))
-        .route(
-            "/api/v1/user/{id}",
-            only("GET, PUT, DELETE", get(users::one).put(users::update).delete(users::remove)),
-        )
-        .fallback(|| async { ApiError::NoSuchPath })
-        .with_state(parts)
-}
-
-/// Answers every other method with 405; `HEAD` too, which a `GET` handler would otherwise take.
-fn only(allowed: &'static str, methods: MethodRouter<Arc<Parts>>) -> MethodRouter<Arc<Parts>> {
-    let refuse = move || async move { ApiError::MethodNotAllowed { allowed } };
-    methods.head(refuse).fallback(refuse)
 }
 
 /// What every request passes through.

@@ -1,5 +1,8 @@
 //! What handlers may reach, handed over once when the server is built.
 
+use std::sync::Arc;
+
+use axum::extract::FromRef;
 use serde::Serialize;
 use tidegate_core::{Accounts, Metrics, Sessions};
 
@@ -14,6 +17,19 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Which build this is.
     pub version: VersionInfo,
+}
+
+/// The state of the router. A handler asks for the piece that it needs: `State(parts): State<Arc<Parts>>`.
+#[derive(Clone)]
+pub(crate) struct AppState {
+    /// The parts of the program.
+    pub(crate) parts: Arc<Parts>,
+}
+
+impl FromRef<AppState> for Arc<Parts> {
+    fn from_ref(state: &AppState) -> Self {
+        Arc::clone(&state.parts)
+    }
 }
 
 /// Which build this is, as `GET /api/v1/version` shows it.

@@ -1,0 +1,106 @@
+//! Every path that exists: method, handler, and who may come in. What a handler does is its own file's matter;
+//! what [`Access`] means is `auth/`'s.
+//!
+//! Paths match exactly; what is not listed is 404, a method that is not listed 405. The rows that need no
+//! sign-in are asserted literally in the tests below: a new one is a decision, not an accident.
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, any, delete, get};
+
+use crate::auth::{self, Access};
+use crate::error::ApiError;
+use crate::state::AppState;
+use crate::{api, metrics};
+
+/// One path.
+pub(crate) struct Route {
+    /// As axum writes it: `/api/v1/user/{id}`.
+    pub(crate) path: &'static str,
+    /// The methods that are answered, as the header `Allow` lists them; empty means any.
+    pub(crate) methods: &'static str,
+    /// Who may come in.
+    pub(crate) access: Access,
+    /// Whether a body of `multipart/form-data` is taken. Its CSRF token is checked by the handler, which must
+    /// call [`auth::Visitor::check_csrf`] on the first field; every other route refuses such a body.
+    pub(crate) multipart: bool,
+    handler: MethodRouter<AppState>,
+}
+
+/// The table.
+#[rustfmt::skip]
+pub(crate) fn table() -> Vec<Route> {
+    use Access::{Api, Page};
+    use api::{connections, info, quota, users};
+
+    let to_users = || async { (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, "/web/users")]) };
+    vec![
+        row("GET",              "/",                            Page, get(to_users)),
+        row("GET",              "/web",                         Page, get(to_users)),
+
+        row("",                 "/metrics",                     Api,  any(metrics::expose)),
+        row("GET",              "/api/v1/version",              Api,  get(info::version)),
+        row("GET",              "/api/v1/providerstatus",       Api,  get(info::provider_status)),
+        row("GET",              "/api/v1/connection",           Api,  get(connections::list)),
+        row("DELETE",           "/api/v1/connection/{id}",      Api,  delete(connections::close)),
+        row("GET, POST",        "/api/v1/quota_scan",           Api,  get(quota::list).post(quota::start)),
+        row("GET, POST",        "/api/v1/user",                 Api,  get(users::list).post(users::add)),
+        row("GET, PUT, DELETE", "/api/v1/user/{id}",            Api,  get(users::one).put(users::update).delete(users::remove)),
+    ]
+}
+
+fn row(methods: &'static str, path: &'static str, access: Access, handler: MethodRouter<AppState>) -> Route {
+    Route { path, methods, access, multipart: false, handler }
+}
+
+#[allow(dead_code, reason = "the first page that takes a file is on its way")]
+impl Route {
+    /// Lets bodies of `multipart/form-data` through to the handler, which checks their token.
+    pub(crate) fn multipart(self) -> Self {
+        Self { multipart: true, ..self }
+    }
+}
+
+/// The table as a service.
+pub(crate) fn router(state: AppState) -> Router {
+    let mut router = Router::new();
+    for route in table() {
+        let door = auth::Door::new(&state, route.access, route.multipart);
+        let handler = only(route.methods, route.handler).layer(from_fn_with_state(door, auth::enter));
+        router = router.route(route.path, handler);
+    }
+    router.fallback(|| async { ApiError::NoSuchPath }).with_state(state)
+}
+
+/// Answers every other method with 405; `HEAD` too unless it is listed, which a `GET` handler would otherwise
+/// take.
+fn only(allowed: &'static str, methods: MethodRouter<AppState>) -> MethodRouter<AppState> {
+    if allowed.is_empty() {
+        return methods;
+    }
+    let refuse = move || async move { ApiError::MethodNotAllowed { allowed } };
+    let methods = methods.fallback(refuse);
+    if allowed.contains("HEAD") { methods } else { methods.head(refuse) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_no_sign_in() {
+        let open: Vec<_> = table().into_iter().filter(|route| route.access == Access::Open).collect();
+        let open: Vec<_> = open.iter().map(|route| (route.methods, route.path)).collect();
+        assert_eq!(open, [("", ""); 0]);
+    }
+
+    #[test]
+    fn pages_are_below_web_and_programs_elsewhere() {
+        for route in table() {
+            let is_page = route.path == "/" || route.path == "/web" || route.path.starts_with("/web/");
+            let expected = if is_page { Access::Page } else { Access::Api };
+            assert!(route.access == expected || route.access == Access::Open, "{}", route.path);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What is done to accounts through the one door: several at once, and hashes that nobody may send.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as expected")]
+
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use support::House;
+use tidegate_core::{
+    AccountError, Accounts, AccountsConfig, Event, Events, FsPolicy, HookQueue, Metrics, OpenStorage, Page,
+    Passwords, QuotaPolicy, Sessions, StoreError, TrackQuota, UploadMode, UsageDelta, UsedQuota, User,
+    UserDraft, UserPatch, UserQuery, UserStore, system_clock,
+};
+use tidegate_vfs::{FsError, MemoryStorage, Storage};
+
+/// Some users, of which the provider cannot change every one.
+#[derive(Default)]
+struct FewUsers {
+    users: Mutex<Vec<User>>,
+    asked: Mutex<Vec<i64>>,
+}
+
+/// The id of a user whose record cannot be written.
+const STUCK: i64 = 3;
+
+/// The id of a user at whom the provider goes away.
+const LOST: i64 = 4;
+
+#[async_trait]
+impl UserStore for FewUsers {
+    async fn user(&self, name: &str) -> Result<User, StoreError> {
+        let users = self.users.lock().unwrap();
+        users.iter().find(|user| user.username == name).cloned().ok_or(StoreError::NotFound)
+    }
+    async fn user_by_id(&self, id: i64) -> Result<User, StoreError> {
+        self.asked.lock().unwrap().push(id);
+        if id == LOST {
+            return Err(StoreError::Unavailable("gone".into()));
+        }
+        let users = self.users.lock().unwrap();
+        users.iter().find(|user| user.id == id).cloned().ok_or(StoreError::NotFound)
+    }
+    async fn users(&self, _: &Page) -> Result<Vec<User>, StoreError> {
+        self.all_users().await
+    }
+    async fn all_users(&self) -> Result<Vec<User>, StoreError> {
+        Ok(self.users.lock().unwrap().clone())
+    }
+    async fn insert(&self, user: &User) -> Result<i64, StoreError> {
+        let mut users = self.users.lock().unwrap();
+        let id = i64::try_from(users.len()).unwrap() + 1;
+        users.push(User { id, ..user.clone() });
+        Ok(id)
+    }
+    async fn update(&self, user: &User) -> Result<(), StoreError> {
+        let mut users = self.users.lock().unwrap();
+        let stored = users.iter_mut().find(|stored| stored.id == user.id).ok_or(StoreError::NotFound)?;
+        if user.id == STUCK {
+            return Err(StoreError::Corrupt("stuck".into()));
+        }
+        *stored = user.clone();
+        Ok(())
+    }
+    async fn delete(&self, id: i64) -> Result<(), StoreError> {
+        let mut users = self.users.lock().unwrap();
+        let index = users.iter().position(|user| user.id == id).ok_or(StoreError::NotFound)?;
+        if id == STUCK {
+            return Err(StoreError::Corrupt("stuck".into()));
+        }
+        users.remove(index);
+        Ok(())
+    }
+    async fn usage(&self, name: &str) -> Result<UsedQuota, StoreError> {
+        Ok(self.user(name).await?.used)
+    }
+    async fn add_usage(&self, _: &str, _: UsageDelta, _: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn set_usage(&self, _: &str, _: UsedQuota, _: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn record_login(&self, _: &str, _: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// The events that hooks would see.
+#[derive(Debug, Default)]
+struct Seen(Mutex<Vec<String>>);
+
+impl HookQueue for Seen {
+    fn offer(&self, event: Event) {
+        let text = match event {
+            Event::UserAdded(user) => format!("added {}", user.username),
+            Event::UserUpdated(user) => format!("updated {} to {}", user.username, user.active),
+            Event::UserDeleted(user) => format!("deleted {}", user.username),
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(text);
+    }
+}
+
+struct Nowhere;
+
+#[async_trait]
+impl OpenStorage for Nowhere {
+    async fn open(&self, _: &User) -> Result<Arc<dyn Storage>, FsError> {
+        Ok(Arc::new(MemoryStorage::new()))
+    }
+}
+
+struct Office {
+    store: Arc<FewUsers>,
+    seen: Arc<Seen>,
+    accounts: Accounts,
+}
+
+fn draft(name: &str) -> UserDraft {
+    UserDraft {
+        status: 1,
+        username: name.into(),
+        password: "$6$nobody$knows".into(),
+        home_dir: format!("/srv/{name}"),
+        permissions: [("/".to_owned(), vec!["*".to_owned()])].into_iter().collect(),
+        ..UserDraft::default()
+    }
+}
+
+/// Accounts with the ids 1 to 4.
+async fn office(manage_users: bool) -> Office {
+    let store = Arc::new(FewUsers::default());
+    for name in ["anna", "berta", "carla", "dora"] {
+        store.insert(&draft(name).validate(None).unwrap()).await.unwrap();
+    }
+    let seen = Arc::new(Seen::default());
+    let events = Events::new(Metrics::new(), Some(seen.clone()));
+    let quota = QuotaPolicy { track: TrackQuota::Always, write: true };
+    let sessions = Sessions::new(
+        store.clone(),
+        Arc::new(Nowhere),
+        events.clone(),
+        system_clock(),
+        FsPolicy::default(),
+        quota,
+    );
+    let config = AccountsConfig { manage_users, users_base_dir: None };
+    let accounts = Accounts::new(store.clone(), Passwords::new(1), sessions, events, config);
+    Office { store, seen, accounts }
+}
+
+impl Office {
+    fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut *self.seen.0.lock().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn each_account_among_several_is_told_of() {
+    let office = office(true).await;
+    let rows = |outcomes: Vec<tidegate_core::BulkOutcome>| -> Vec<String> {
+        let row = |outcome: tidegate_core::BulkOutcome| {
+            let result = outcome.result.map_or_else(|error| error.to_string(), |()| "done".to_owned());
+            format!("{} {} {result}", outcome.id, outcome.username.unwrap_or_default())
+        };
+        outcomes.into_iter().map(row).collect()
+    };
+    let outcomes = office.accounts.set_status_many(&[1, 77, STUCK, 2], false).await.unwrap();
+    assert_eq!(
+        rows(outcomes),
+        [
+            "1 anna done",
+            "77  Not found: no such user",
+            "3 carla stored record is damaged: stuck",
+            "2 berta done"
+        ]
+    );
+    assert_eq!(office.seen(), ["updated anna to false", "updated berta to false"]);
+    let outcomes = office.accounts.set_status_many(&[1, 2], false).await.unwrap();
+    assert_eq!(rows(outcomes), ["1 anna done", "2 berta done"]);
+    assert_eq!(office.seen(), [""; 0], "they were so already");
+    office.accounts.set_status_many(&[2], true).await.unwrap();
+    assert_eq!(office.seen(), ["updated berta to true"]);
+    assert!(office.accounts.user(2).await.unwrap().active);
+    office.store.asked.lock().unwrap().clear();
+    let outcomes = office.accounts.delete_many(&[1, LOST, 2]).await.unwrap();
+    let away = "data provider unavailable: gone";
+    assert_eq!(rows(outcomes), ["1 anna done".to_owned(), format!("4  {away}"), format!("2  {away}")]);
+    assert_eq!(*office.store.asked.lock().unwrap(), [1, LOST], "one that is away is not asked for the rest");
+    assert_eq!(office.seen(), ["deleted anna"]);
+    let query = UserQuery { limit: 2, offset: 1, descending: true, ..UserQuery::default() };
+    let page = office.accounts.search(&query).await.unwrap();
+    let names: Vec<_> = page.users.iter().map(|user| user.username.as_str()).collect();
+    assert_eq!((names, page.total), (vec!["carla", "berta"], 3));
+}
+
+#[tokio::test]
+async fn without_manage_users_nobody_is_touched() {
+    let office = office(false).await;
+    let changed = office.accounts.set_status_many(&[1], false).await;
+    assert!(matches!(changed, Err(AccountError::Disabled)), "{changed:?}");
+    let removed = office.accounts.delete_many(&[1]).await;
+    assert!(matches!(removed, Err(AccountError::Disabled)), "{removed:?}");
+    assert!(office.store.user("anna").await.unwrap().active);
+    assert_eq!(office.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn sessions_of_those_who_are_disabled_or_removed_end() {
+    for remove in [false, true] {
+        let house = House::new(UploadMode::Standard, |_| {});
+        let (one, two) = (house.log_in().await.unwrap(), house.log_in().await.unwrap());
+        house.accounts.set_status_many(&[7], true).await.unwrap();
+        assert!(!one.cancelled().is_cancelled());
+        let outcomes = match remove {
+            true => house.accounts.delete_many(&[7]).await,
+            false => house.accounts.set_status_many(&[7], false).await,
+        };
+        assert!(outcomes.unwrap()[0].result.is_ok());
+        assert!(one.cancelled().is_cancelled() && two.cancelled().is_cancelled(), "removed: {remove}");
+    }
+    let house = House::new(UploadMode::Standard, |_| {});
+    house.store.away.store(true, Ordering::Relaxed);
+    let outcomes = house.accounts.set_status_many(&[7], false).await.unwrap();
+    assert!(matches!(&outcomes[0].result, Err(AccountError::Store(StoreError::Unavailable(_)))));
+}
+
+const EXCESSIVE: [&str; 4] = [
+    "$argon2id$v=19$m=67108864,t=3,p=2$c29tZXNhbHRzb21lc2FsdA$c29tZWtleXNvbWVrZXlzb21la2V5c29tZWtleXM",
+    "$2a$31$abcdefghijklmnopqrstuuO6S2Y8m8zPqDUyQvGG0pZL0bV2uK0y6",
+    "$6$rounds=999999999$salt$uog86fUxscjt28BZxqFBE2pp2QD8P/1e98MNF75Z9xJfQvOckZnQ/1YJqiq1XeytPuDieHZvDAMoP7352ELkO1",
+    "$pbkdf2-sha256$2000000000$E86a9YMX3zC7$R5J62hsSq+pYw00hLLPKBbcGXmq7fj5+/M0IFoYtZbo=",
+];
+
+#[tokio::test]
+async fn hashes_that_would_cost_too_much_are_refused_when_they_are_sent() {
+    let office = office(true).await;
+    for hash in EXCESSIVE {
+        let patch = || UserPatch { password: Some(hash.to_owned()), ..UserPatch::default() };
+        let new = UserPatch {
+            status: Some(1),
+            username: Some("new".into()),
+            home_dir: Some("/srv/new".into()),
+            permissions: Some(draft("new").permissions),
+            ..patch()
+        };
+        for refused in [office.accounts.create(new).await.map(drop), office.accounts.update(1, patch()).await]
+        {
+            let Err(AccountError::Invalid(invalid)) = refused else { panic!("{hash}: {refused:?}") };
+            assert_eq!(invalid.field, "password", "{hash}");
+            assert!(!invalid.reason.contains('$'), "{}", invalid.reason);
+        }
+    }
+    assert_eq!(office.accounts.user(1).await.unwrap().password, "$6$nobody$knows");
+    assert!(matches!(office.store.user("new").await, Err(StoreError::NotFound)));
+    assert_eq!(office.seen(), [""; 0]);
+    // One that is there already stops nobody from changing something else.
+    office.store.users.lock().unwrap()[1].password = EXCESSIVE[0].into();
+    let patch = UserPatch { max_sessions: Some(3), ..UserPatch::default() };
+    office.accounts.update(2, patch).await.unwrap();
+    let berta = office.accounts.user(2).await.unwrap();
+    assert_eq!((berta.max_sessions, berta.password.as_str()), (3, EXCESSIVE[0]));
+}

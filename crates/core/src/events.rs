@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tidegate_vfs::{Timestamp, VPath};
 use tracing::{debug, info, warn};
 
-use crate::{Direction, LoginMethod, Metrics, Protocol, User};
+use crate::{Activity, Direction, LoginMethod, Metrics, Protocol, User};
 
 /// How someone tried to log in, as the log and Fail2ban know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,13 +128,14 @@ pub trait HookQueue: std::fmt::Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub struct Events {
     metrics: Metrics,
+    activity: Activity,
     hooks: Option<Arc<dyn HookQueue>>,
 }
 
 impl Events {
     /// Events that are logged and counted, and offered to `hooks` if there are any.
     pub fn new(metrics: Metrics, hooks: Option<Arc<dyn HookQueue>>) -> Self {
-        Self { metrics, hooks }
+        Self { metrics, activity: Activity::new(), hooks }
     }
 
     /// The counters that events move.
@@ -142,24 +143,37 @@ impl Events {
         &self.metrics
     }
 
+    /// What happened lately.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
     /// Tells everyone who must know.
     pub fn emit(&self, event: Event) {
         match &event {
-            Event::LoggedIn { user, label, connection_id, remote_addr } => info!(
-                sender = "sftpd",
-                connection_id = &**connection_id,
-                "User id: {}, logged in with: {label:?}, username: {:?}, home_dir: {:?} remote addr: {remote_addr:?}",
-                user.id,
-                user.username,
-                user.home_dir,
-            ),
-            Event::LoginFailed { client_ip, username, login_type, error } => debug!(
-                sender = "connection_failed",
-                client_ip,
-                username,
-                login_type = login_type.as_str(),
-                error,
-            ),
+            Event::LoggedIn { user, label, connection_id, remote_addr } => {
+                self.activity.login(true);
+                info!(
+                    sender = "sftpd",
+                    connection_id = &**connection_id,
+                    "User id: {}, logged in with: {label:?}, username: {:?}, home_dir: {:?} remote addr: {remote_addr:?}",
+                    user.id,
+                    user.username,
+                    user.home_dir,
+                );
+            }
+            Event::LoginFailed { client_ip, username, login_type, error } => {
+                if *login_type != LoginType::None {
+                    self.activity.login(false);
+                }
+                debug!(
+                    sender = "connection_failed",
+                    client_ip,
+                    username,
+                    login_type = login_type.as_str(),
+                    error,
+                );
+            }
             Event::Transferred(report) => self.transferred(report),
             Event::Commanded(command) => commanded(command),
             Event::UserAdded(user) => info!(sender = "dataProvider", "user {:?} added", user.username),
@@ -177,6 +191,7 @@ impl Events {
             Direction::Download => "Download",
         };
         self.metrics.transfer_ended(report.direction, report.bytes, report.error.is_none());
+        self.activity.transferred(report.direction, report.error.is_none());
         let file_path = shown(report.real_path.as_ref(), &report.path);
         match &report.error {
             None => info!(

@@ -244,6 +244,21 @@ impl Metrics {
         self.0.refused_connections.inc();
     }
 
+    /// Whether the data provider answered the last check.
+    pub fn provider_is_available(&self) -> bool {
+        self.0.availability.get() != 0
+    }
+
+    /// How many events met this end.
+    pub fn hooks(&self, result: HookResult) -> u64 {
+        self.0.hooks.with_label_values(&[result.label()]).get()
+    }
+
+    /// How many events wait for their hook.
+    pub fn hooks_waiting(&self) -> u64 {
+        u64::try_from(self.0.hooks_queued.get()).unwrap_or(0)
+    }
+
     /// So many more events wait for their hook; a negative number is fewer.
     pub fn hooks_queued(&self, change: i64) {
         self.0.hooks_queued.add(change);
@@ -272,6 +287,8 @@ mod tests {
         metrics.transfer_ended(Direction::Upload, 7, true);
         metrics.hooks_queued(2);
         metrics.hooks_ended(HookResult::TimedOut, 3);
+        assert_eq!((metrics.hooks_waiting(), metrics.hooks(HookResult::TimedOut)), (2, 3));
+        assert!(!metrics.provider_is_available());
         let text = metrics.encode().unwrap();
         for line in [
             "# TYPE sftpgo_upload_size counter",

@@ -18,8 +18,8 @@ use tracing::{info, warn};
 use crate::account::{Account, LeftBehind};
 use crate::quota_scan::Scans;
 use crate::{
-    Clock, Direction, Events, FsPolicy, Ledger, QuotaPolicy, TrackQuota, UnixMillis, User, UserFs, UserStore,
-    orphans,
+    Activity, Clock, Direction, Events, FsPolicy, Ledger, QuotaPolicy, TrackQuota, UnixMillis, User, UserFs,
+    UserStore, orphans,
 };
 
 /// Over which protocol files are touched.
@@ -279,6 +279,11 @@ impl Sessions {
         self.live().iter().filter_map(Session::info).collect()
     }
 
+    /// What the server carried in the last hour.
+    pub fn activity(&self) -> &Activity {
+        self.0.events.activity()
+    }
+
     /// Number of sessions, with or without an open channel.
     pub fn count(&self) -> usize {
         self.0.registry().sessions.len()
@@ -503,6 +508,10 @@ pub struct TransferInfo {
     pub size: u64,
     pub last_activity: UnixMillis,
     pub path: VPath,
+    /// End of the furthest part of the file that was moved.
+    pub reached: u64,
+    /// Size that the file will have, where that is known: a download, or an upload that was announced.
+    pub total: Option<u64>,
 }
 
 /// How far a transfer is.
@@ -513,6 +522,10 @@ pub(crate) struct Progress {
     pub(crate) started: UnixMillis,
     pub(crate) bytes: AtomicU64,
     pub(crate) last_activity: AtomicI64,
+    /// End of the furthest part that was moved.
+    pub(crate) reached: AtomicU64,
+    /// Size of the whole file, once it is known; 0 if it cannot be told.
+    pub(crate) total: OnceLock<u64>,
 }
 
 impl Session {
@@ -624,6 +637,8 @@ impl Session {
             started: now,
             bytes: AtomicU64::new(0),
             last_activity: AtomicI64::new(now),
+            reached: AtomicU64::new(0),
+            total: OnceLock::new(),
         });
         self.0.transfers().insert(id, Arc::clone(&progress));
         (id, progress)
@@ -654,6 +669,8 @@ impl Session {
                 size: t.bytes.load(Ordering::Relaxed),
                 last_activity: t.last_activity.load(Ordering::Relaxed),
                 path: t.path.clone(),
+                reached: t.reached.load(Ordering::Relaxed),
+                total: t.total.get().copied().filter(|size| *size > 0),
             })
             .collect();
         drop(transfers);

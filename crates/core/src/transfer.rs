@@ -121,7 +121,8 @@ impl Transfer {
         let count = buf.len() - before;
         self.throttle(throttle, count).await?;
         if self.upload.is_none() {
-            self.moved(count);
+            self.measure(count).await;
+            self.moved(offset, count);
         }
         Ok(buf)
     }
@@ -166,7 +167,7 @@ impl Transfer {
         let written = self.file.write_at(offset, data).await;
         upload.done();
         written.inspect_err(|error| self.fail(error))?;
-        self.moved(count);
+        self.moved(offset, count);
         Ok(())
     }
 
@@ -275,8 +276,26 @@ impl Transfer {
         }
     }
 
-    fn moved(&self, count: usize) {
-        self.progress.bytes.fetch_add(count as u64, Ordering::Relaxed);
+    /// Asks for the size of a file that is downloaded: once, and only if more than one piece of it is wanted,
+    /// so that small files need not wait.
+    async fn measure(&self, count: usize) {
+        let progress = &self.progress;
+        if count > 0 && progress.bytes.load(Ordering::Relaxed) > 0 && progress.total.get().is_none() {
+            let size = self.file.metadata().await.map_or(0, |file| file.size);
+            let _ = progress.total.set(size);
+        }
+    }
+
+    /// Notes the size that the client announced for an upload; 0 if it did not.
+    pub(crate) fn expect_size(&self, size: u64) {
+        let _ = self.progress.total.set(size);
+    }
+
+    fn moved(&self, offset: u64, count: usize) {
+        let count = count as u64;
+        self.session.events().activity().moved(self.direction(), count);
+        self.progress.reached.fetch_max(offset.saturating_add(count), Ordering::Relaxed);
+        self.progress.bytes.fetch_add(count, Ordering::Relaxed);
         self.progress.last_activity.store(self.session.touch(), Ordering::Relaxed);
     }
 

@@ -149,9 +149,10 @@ impl UserFs {
                     let (session, real) = (self.session.clone(), self.real(path));
                     let (protocol, path) = (self.protocol, path.clone());
                     let upload = Some(upload);
-                    return Ok(Transfer::new(
-                        session, protocol, path, place.path, real, file, readable, upload,
-                    ));
+                    let transfer =
+                        Transfer::new(session, protocol, path, place.path, real, file, readable, upload);
+                    transfer.expect_size(how.expected_size);
+                    return Ok(transfer);
                 }
             }
         }

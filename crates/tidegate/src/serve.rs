@@ -168,6 +168,7 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     let tasks = TaskTracker::new();
     let idle_timeout = config.sftpd.idle_timeout;
     tasks.spawn(centre.sessions.clone().watch(shutdown.clone()));
+    tasks.spawn(centre.sessions.activity().clone().watch(shutdown.clone()));
     tasks.spawn(watch_provider(centre.accounts.clone(), centre.metrics.clone(), shutdown.clone()));
     tasks.spawn(Centre::keep_house(centre.sessions.clone(), idle_timeout, shutdown.clone()));
     if let Some(http) = http {

@@ -224,6 +224,8 @@ mod tests {
             size: 7,
             last_activity: 30,
             path: VPath::parse(path).unwrap(),
+            reached: 7,
+            total: None,
         };
         let info = ConnectionInfo {
             username: "anna".to_owned(),

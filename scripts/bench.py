@@ -11,6 +11,8 @@ Workloads (--only takes a comma-separated list):
   small      2,000 files of 4 KiB, put then get
   list       `ls -l` of a folder with 20,000 entries
   login      30 logins with a key, one after the other
+  scp        one large file with `scp -O`, the old protocol, down and up
+  hash       digests of one large file: md5sum, sha1sum, sha256sum, sha512sum, against coreutils behind sshd
   idle       memory of 100 idle sessions, on freshly started servers
   delay      one upload over a line with a long round trip (only with --delay)
 
@@ -20,6 +22,7 @@ import argparse
 import asyncio
 import collections
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -37,7 +40,8 @@ import urllib.error
 import urllib.request
 
 CIPHERS = "aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr"
-WORKLOADS = "get,put,parallel,small,list,login,idle"
+WORKLOADS = "get,put,scp,hash,parallel,small,list,login,idle"
+DIGESTS = "md5sum", "sha1sum", "sha256sum", "sha512sum"
 TICK = os.sysconf("SC_CLK_TCK")
 SMALL_FILES, LISTED, LOGINS, SESSIONS, CLIENTS = 2_000, 20_000, 30, 100, 8
 
@@ -139,18 +143,27 @@ class Server:
     def path(self, name):
         return f"{self.prefix}/{name}"
 
-    def client(self, *options, port=None):
+    def options(self, port=None):
         return [
-            "sftp", "-q", "-F", "none", "-P", str(port or self.port), "-i", str(self.bench.key),
+            "-q", "-F", "none", "-o", f"Port={port or self.port}", "-i", str(self.bench.key),
             "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-            "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", *options, "-b", "-", f"{self.user}@127.0.0.1",
+            "-o", "LogLevel=ERROR", "-o", "BatchMode=yes",
         ]
+
+    def client(self, *options, port=None):
+        return ["sftp", *self.options(port), *options, "-b", "-", f"{self.user}@127.0.0.1"]
 
     def run(self, batch, *options, port=None):
         command = self.client(*options, port=port)
         done = subprocess.run(command, input=batch, text=True, capture_output=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{self.name}: {done.stderr.strip()[-300:]}")
+
+    def execute(self, *command):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, text=True, capture_output=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{self.name}: {done.stderr.strip()[-300:]}")
+        return done.stdout
 
     def cpu(self):
         return sum(family(self.process.pid).values()) / TICK
@@ -172,7 +185,7 @@ class Tidegate(Server):
     def command(self):
         config = {
             "sftpd": {"bind_port": self.port, "bind_address": "127.0.0.1", "max_half_open": 512,
-                      "max_half_open_per_ip": 256},
+                      "max_half_open_per_ip": 256, "enabled_ssh_commands": ["scp", *DIGESTS]},
             "httpd": {"bind_port": 0},
             "data_provider": {"driver": "sqlite", "name": "sftpgo.db"},
         }
@@ -294,6 +307,12 @@ class Bench:
             for what in ("get", "put"):
                 if what in wanted:
                     yield self.one_file(what, cipher)
+        if "scp" in wanted:
+            yield self.scp("get")
+            yield self.scp("put")
+        if "hash" in wanted:
+            for name in DIGESTS:
+                yield self.digest(name)
         if "parallel" in wanted:
             yield self.parallel("get")
             yield self.parallel("put")
@@ -333,6 +352,35 @@ class Bench:
             return self.throughput(1, elapsed, cpu)
 
         return Row(f"{what} {self.mib} MiB, {cipher.split('@')[0]}", "MB/s", "CPU-s/GiB", once)
+
+    def scp(self, what):
+        def once(server):
+            there = f"{server.user}@127.0.0.1:"
+            down, up = [there + server.path("big"), "/dev/null"], [str(self.big), there + server.path("up/scp")]
+            ends = down if what == "get" else up
+            command = ["scp", "-O", *server.options(), "-c", "aes128-gcm@openssh.com", *ends]
+            elapsed, cpu = server.measure(lambda: server.execute(*command))
+            if what == "put":
+                self.expect_same(server, "scp")
+            return self.throughput(1, elapsed, cpu)
+
+        return Row(f"scp -O {what} {self.mib} MiB", "MB/s", "CPU-s/GiB", once)
+
+    def digest(self, name):
+        expected = hashlib.new(name.removesuffix("sum"), usedforsecurity=False)
+        with open(self.big, "rb") as file:
+            while block := file.read(1 << 20):
+                expected.update(block)
+
+        def once(server):
+            command = ["ssh", *server.options(), f"{server.user}@127.0.0.1", f"{name} {server.path('big')}"]
+            said = []
+            elapsed, cpu = server.measure(lambda: said.append(server.execute(*command)))
+            if said[0].split()[0] != expected.hexdigest():
+                raise RuntimeError(f"{server.name}: {name} says {said[0].strip()}")
+            return self.throughput(1, elapsed, cpu)
+
+        return Row(f"{name} of {self.mib} MiB", "MB/s", "CPU-s/GiB", once)
 
     def parallel(self, what):
         def together(server):

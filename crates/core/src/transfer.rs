@@ -1,8 +1,10 @@
 //! One open upload or download: bytes counted, throttled and charged as they move.
 //!
 //! A transfer ends by [`Transfer::finish`] or [`Transfer::abort`]; both await, so both are explicit.
-//! Whatever happens in between is remembered: an upload with a failed write never counts as a success.
+//! Whatever happens in between is remembered: an upload with a failed write never counts as a success, and
+//! what is left of it is the beginning of the file, without a gap, so that it can be resumed.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,8 +49,17 @@ pub struct Transfer {
     progress_id: u64,
     readable: bool,
     upload: Option<Upload>,
-    failure: Mutex<Option<FsError>>,
+    failure: Mutex<Failure>,
     ended: AtomicBool,
+}
+
+/// What went wrong so far.
+#[derive(Debug, Default)]
+struct Failure {
+    first: Option<FsError>,
+    /// Offset of a write that failed and was not made good. Clients have many writes under way: those behind
+    /// it would leave a gap.
+    write_at: Option<u64>,
 }
 
 impl std::fmt::Debug for Transfer {
@@ -82,7 +93,7 @@ impl Transfer {
             progress_id,
             readable,
             upload,
-            failure: Mutex::new(None),
+            failure: Mutex::default(),
             ended: AtomicBool::new(false),
         }
     }
@@ -163,10 +174,21 @@ impl Transfer {
         }
         let end = offset.checked_add(count as u64).ok_or(FsError::InvalidInput("offset too large"));
         let end = end.inspect_err(|error| self.fail(error))?;
-        upload.reserve(end).inspect_err(|error| self.fail(error))?;
-        let written = self.file.write_at(offset, data).await;
-        upload.done();
-        written.inspect_err(|error| self.fail(error))?;
+        if let Failure { first: Some(error), write_at: Some(at) } = &*self.failure() {
+            if offset > *at {
+                return Err(error.clone());
+            }
+        }
+        let written = match upload.reserve(end) {
+            Ok(()) => {
+                let written = self.file.write_at(offset, data).await;
+                upload.done();
+                written
+            }
+            Err(error) => Err(error),
+        };
+        self.note_write(offset..end, &written);
+        written?;
         self.moved(offset, count);
         Ok(())
     }
@@ -184,6 +206,10 @@ impl Transfer {
     /// Changes the open file; which parts the user may change was decided by the caller, `UserFs`.
     pub(crate) async fn set_attrs(&self, attrs: &SetAttrs) -> Result<(), FsError> {
         if let (Some(size), Some(upload)) = (attrs.size, &self.upload) {
+            if size < upload.min_offset && self.failure().first.is_some() {
+                // OpenSSH's sftp cuts a resumed file to nothing after a failed write.
+                return Err(FsError::InvalidInput("what was there before a failed resume stays"));
+            }
             upload.reserve(size).inspect_err(|error| self.fail(error))?;
             let cut = self.file.set_attrs(attrs).await;
             if cut.is_ok() {
@@ -229,7 +255,7 @@ impl Transfer {
     ///
     /// What failed, now or before.
     pub async fn finish(&self) -> Result<(), FsError> {
-        let failure = self.failure().clone();
+        let failure = self.failure().first.clone();
         if let Some(error) = failure {
             self.end(Err(error.clone())).await?;
             return Err(error);
@@ -239,7 +265,7 @@ impl Transfer {
 
     /// Ends the transfer because the connection or the session did.
     pub async fn abort(&self, why: &'static str) {
-        let error = self.failure().clone().unwrap_or(FsError::InvalidInput(why));
+        let error = self.failure().first.clone().unwrap_or(FsError::InvalidInput(why));
         // What goes wrong on top of that is in the log already.
         let _ = self.end(Err(error)).await;
     }
@@ -299,11 +325,22 @@ impl Transfer {
         self.progress.last_activity.store(self.session.touch(), Ordering::Relaxed);
     }
 
-    fn fail(&self, error: &FsError) {
-        self.failure().get_or_insert_with(|| error.clone());
+    fn note_write(&self, range: Range<u64>, written: &Result<(), FsError>) {
+        let mut failure = self.failure();
+        match written {
+            Ok(()) => failure.write_at = failure.write_at.filter(|at| !range.contains(at)),
+            Err(error) => {
+                failure.first.get_or_insert_with(|| error.clone());
+                failure.write_at = Some(range.start);
+            }
+        }
     }
 
-    fn failure(&self) -> MutexGuard<'_, Option<FsError>> {
+    fn fail(&self, error: &FsError) {
+        self.failure().first.get_or_insert_with(|| error.clone());
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Failure> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -149,6 +149,48 @@ async fn a_failed_upload_can_be_resumed() {
     }
 }
 
+/// Clients have many writes under way. What is behind one that failed must not be kept, even where it would fit.
+#[tokio::test]
+async fn a_failed_upload_leaves_no_gap() {
+    let modes = [UploadMode::Standard, UploadMode::Atomic, UploadMode::AtomicWithResume];
+    for (mode, left) in modes.into_iter().zip([Some(600), None, Some(600)]) {
+        let house = House::new(mode, |draft| draft.quota_size = 650);
+        let files = house.files().await;
+        let transfer = files.upload(&path("/f"), NEW).await.unwrap();
+        transfer.write_at(0, data(500)).await.unwrap();
+        assert!(matches!(transfer.write_at(500, data(200)).await, Err(FsError::QuotaExceeded)));
+        assert!(matches!(transfer.write_at(630, data(10)).await, Err(FsError::QuotaExceeded)), "{mode:?}");
+        transfer.write_at(500, data(100)).await.unwrap();
+        transfer.write_at(0, data(10)).await.unwrap();
+        assert!(matches!(transfer.finish().await, Err(FsError::QuotaExceeded)), "{mode:?}");
+        assert_eq!(size(&house.storage, "/f").await, left, "{mode:?}");
+    }
+}
+
+/// OpenSSH's sftp cuts a file to the length that it knows to be written, and of a resumed file to nothing.
+#[tokio::test]
+async fn a_failed_resume_cannot_cut_what_was_there_before() {
+    for mode in [UploadMode::Standard, UploadMode::AtomicWithResume] {
+        let house = House::new(mode, |draft| draft.quota_size = 650);
+        let files = house.files().await;
+        put(&files, "/f", OLD as usize).await;
+        let transfer = files.upload(&path("/f"), RESUME).await.unwrap();
+        transfer.write_at(OLD, data(100)).await.unwrap();
+        transfer.write_at(OLD + 100, data(100)).await.unwrap_err();
+        let cut = |size| SetAttrs { size: Some(size), ..SetAttrs::default() };
+        files.set_open_attrs(&transfer, &cut(0)).await.unwrap_err();
+        files.set_open_attrs(&transfer, &cut(OLD + 50)).await.unwrap();
+        transfer.finish().await.unwrap_err();
+        assert_eq!(size(&house.storage, "/f").await, Some(OLD + 50), "{mode:?}");
+
+        // Nothing has failed: whoever appends may begin anew.
+        let transfer = files.upload(&path("/f"), RESUME).await.unwrap();
+        files.set_open_attrs(&transfer, &cut(0)).await.unwrap();
+        transfer.finish().await.unwrap();
+        assert_eq!((size(&house.storage, "/f").await, house.store.used()), (Some(0), (0, 1)), "{mode:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_filepart_is_continued_without_truncating_and_renamed() {
     for mode in [UploadMode::Standard, UploadMode::Atomic, UploadMode::AtomicWithResume] {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::connection::READ_LIMIT;
 use crate::error::ApiError;
 
-/// Longest body that is read.
+/// Longest body of an object that is read.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// Of a body that is too long, so much is read and thrown away: a client that writes its whole request before
@@ -20,25 +20,26 @@ const DISCARD_LIMIT: Duration = Duration::from_secs(10);
 
 /// Reads `body` and decodes it. One JSON object and nothing behind it; `null` stands for an empty object.
 pub(crate) async fn read_object<T: DeserializeOwned + Default>(body: Body) -> Result<T, ApiError> {
-    let text = read(body).await?;
+    let text = read(body, MAX_BODY_BYTES).await?;
     decode(&text).map_err(|what| ApiError::BadRequest(format!("the body is not valid: {what}")))
 }
 
-async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
+/// Reads `body`, of which there may be `limit` bytes.
+pub(crate) async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
     let read = async {
-        let mut limited = Limited::new(&mut body, MAX_BODY_BYTES);
+        let mut limited = Limited::new(&mut body, limit);
         let mut text = Vec::new();
         while let Some(frame) = limited.frame().await {
             match frame {
                 Ok(frame) => text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-                Err(error) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge),
+                Err(error) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge { limit }),
                 Err(_) => return Err(ApiError::BadRequest("the body ends early".to_owned())),
             }
         }
         Ok(text)
     };
     let text = tokio::time::timeout(READ_LIMIT, read).await.unwrap_or(Err(ApiError::TooSlow));
-    if matches!(text, Err(ApiError::TooLarge)) {
+    if matches!(text, Err(ApiError::TooLarge { .. })) {
         let _best_effort = tokio::time::timeout(DISCARD_LIMIT, discard(body)).await;
     }
     text

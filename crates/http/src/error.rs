@@ -5,7 +5,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tidegate_core::{AccountError, StoreError};
+use tidegate_core::{AccountError, RestoreFailure, StoreError};
 use tracing::error;
 
 /// The answer of every endpoint that returns no resource, and of every failure.
@@ -40,11 +40,32 @@ pub(crate) enum ApiError {
     /// The request could come from a foreign web page.
     Forbidden(String),
     /// The body is longer than allowed.
-    TooLarge,
+    TooLarge {
+        /// The bytes that are allowed.
+        limit: usize,
+    },
     /// The body did not arrive in time.
     TooSlow,
     /// The account could not be read or changed.
     Account(AccountError),
+    /// A file cannot be a dump.
+    BadDump(String),
+    /// A text is not a dump of users.
+    NotADump {
+        /// Which text.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A user of a dump could not be stored.
+    Restore {
+        /// Which one, and why.
+        failure: RestoreFailure,
+        /// How many were before it.
+        done: usize,
+    },
+    /// The system failed, which the log tells more of.
+    Internal(String),
 }
 
 impl From<AccountError> for ApiError {
@@ -68,17 +89,36 @@ impl IntoResponse for ApiError {
                 envelope(StatusCode::BAD_REQUEST, "", &what)
             }
             Self::Forbidden(why) => envelope(StatusCode::FORBIDDEN, &why, ""),
-            Self::TooLarge => {
-                let limit = crate::body::MAX_BODY_BYTES;
+            Self::TooLarge { limit } => {
                 envelope(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is longer than {limit} bytes"), "")
             }
             Self::TooSlow => envelope(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", ""),
             Self::Account(failure) => account_failed(&failure),
+            Self::BadDump(what) => envelope(StatusCode::BAD_REQUEST, "", &what),
+            Self::NotADump { what, why } => envelope(StatusCode::BAD_REQUEST, &why, &what),
+            Self::Restore { failure, done } => restore_failed(&failure, done),
+            Self::Internal(what) => envelope(StatusCode::INTERNAL_SERVER_ERROR, &what, ""),
         }
     }
 }
 
 fn account_failed(failure: &AccountError) -> Response {
+    let (status, text) = account_status(failure);
+    envelope(status, &text, "")
+}
+
+/// What is stored already stays so; the answer says how far it came.
+fn restore_failed(failure: &RestoreFailure, done: usize) -> Response {
+    let (status, text) = account_status(&failure.error);
+    let RestoreFailure { index, username, .. } = failure;
+    envelope(
+        status,
+        &format!("{text} (users[{index}], {username:?}; {done} users before it were restored)"),
+        "",
+    )
+}
+
+fn account_status(failure: &AccountError) -> (StatusCode, String) {
     let status = match failure {
         AccountError::Invalid(_) => StatusCode::BAD_REQUEST,
         AccountError::NotFound => StatusCode::NOT_FOUND,
@@ -90,9 +130,9 @@ fn account_failed(failure: &AccountError) -> Response {
     match failure {
         AccountError::Store(source) => {
             error!(sender = "httpd", "the data provider failed: {source}");
-            envelope(status, provider_text(source), "")
+            (status, provider_text(source).to_owned())
         }
-        other => envelope(status, &other.to_string(), ""),
+        other => (status, other.to_string()),
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod api;
 mod auth;
+mod backups;
 mod body;
 pub mod config;
 mod connection;
@@ -22,6 +23,7 @@ mod process;
 mod request_log;
 mod routes;
 mod state;
+mod web;
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,9 +40,11 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{info, warn};
 
+use crate::backups::Backups;
 use crate::guard::Guard;
 use crate::request_log::RequestLog;
 use crate::state::AppState;
+use crate::web::pages::Pages;
 
 pub use crate::listener::BindError;
 pub use crate::state::{Parts, VersionInfo};
@@ -73,8 +77,10 @@ impl Server {
             source,
         })?;
         let metrics = parts.metrics.clone();
+        let pages = Pages::load(&settings.templates_path, &settings.static_files_path, &parts.version);
+        let backups = Arc::new(Backups::new(settings.backups_path.clone()));
         let site = Site {
-            router: routes::router(AppState { parts: Arc::new(parts) }),
+            router: routes::router(AppState { parts: Arc::new(parts), backups, pages }),
             guard: Guard::new(addr.ip(), &settings.bind_address),
             log: RequestLog::new(metrics, addr),
             requests: TaskTracker::new(),

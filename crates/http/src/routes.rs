@@ -12,7 +12,7 @@ use axum::routing::{MethodRouter, any, delete, get};
 use crate::auth::{self, Access};
 use crate::error::ApiError;
 use crate::state::AppState;
-use crate::{api, metrics};
+use crate::{api, metrics, web};
 
 /// One path.
 pub(crate) struct Route {
@@ -31,13 +31,15 @@ pub(crate) struct Route {
 /// The table.
 #[rustfmt::skip]
 pub(crate) fn table() -> Vec<Route> {
-    use Access::{Api, Page};
-    use api::{connections, info, quota, users};
+    use Access::{Api, Open, Page};
+    use api::{backup, connections, info, quota, users};
 
     let to_users = || async { (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, "/web/users")]) };
     vec![
         row("GET",              "/",                            Page, get(to_users)),
         row("GET",              "/web",                         Page, get(to_users)),
+
+        row("GET, HEAD",        "/static/{*path}",              Open, get(web::assets::serve)),
 
         row("",                 "/metrics",                     Api,  any(metrics::expose)),
         row("GET",              "/api/v1/version",              Api,  get(info::version)),
@@ -47,6 +49,8 @@ pub(crate) fn table() -> Vec<Route> {
         row("GET, POST",        "/api/v1/quota_scan",           Api,  get(quota::list).post(quota::start)),
         row("GET, POST",        "/api/v1/user",                 Api,  get(users::list).post(users::add)),
         row("GET, PUT, DELETE", "/api/v1/user/{id}",            Api,  get(users::one).put(users::update).delete(users::remove)),
+        row("GET, POST",        "/api/v1/dumpdata",             Api,  get(backup::save).post(backup::save)),
+        row("GET, POST",        "/api/v1/loaddata",             Api,  get(backup::load).post(backup::load)),
     ]
 }
 
@@ -92,7 +96,7 @@ mod tests {
     fn what_needs_no_sign_in() {
         let open: Vec<_> = table().into_iter().filter(|route| route.access == Access::Open).collect();
         let open: Vec<_> = open.iter().map(|route| (route.methods, route.path)).collect();
-        assert_eq!(open, [("", ""); 0]);
+        assert_eq!(open, [("GET, HEAD", "/static/{*path}")]);
     }
 
     #[test]

@@ -6,6 +6,9 @@ use axum::extract::FromRef;
 use serde::Serialize;
 use tidegate_core::{Accounts, Metrics, Sessions};
 
+use crate::backups::Backups;
+use crate::web::pages::Pages;
+
 /// The parts of the program that the HTTP server shows and changes.
 #[derive(Clone)]
 pub struct Parts {
@@ -24,11 +27,27 @@ pub struct Parts {
 pub(crate) struct AppState {
     /// The parts of the program.
     pub(crate) parts: Arc<Parts>,
+    /// Where backups go.
+    pub(crate) backups: Arc<Backups>,
+    /// The pages of the web administration.
+    pub(crate) pages: Pages,
+}
+
+impl FromRef<AppState> for Arc<Backups> {
+    fn from_ref(state: &AppState) -> Self {
+        Arc::clone(&state.backups)
+    }
 }
 
 impl FromRef<AppState> for Arc<Parts> {
     fn from_ref(state: &AppState) -> Self {
         Arc::clone(&state.parts)
+    }
+}
+
+impl FromRef<AppState> for Pages {
+    fn from_ref(state: &AppState) -> Self {
+        state.pages.clone()
     }
 }
 

@@ -1,7 +1,11 @@
-//! The REST API (`spec/rest-api.md` §4): one file per kind of resource, the wire format in `types.rs`.
+//! The REST API (`spec/rest-api.md` §4): one file per kind of resource, the wire format in `types.rs`
+//! and `dump.rs`.
 
+pub(crate) mod backup;
 pub(crate) mod connections;
+pub(crate) mod dump;
 pub(crate) mod info;
+mod query;
 pub(crate) mod quota;
 mod types;
 pub(crate) mod users;

@@ -219,6 +219,7 @@ mod tests {
     #[test]
     fn a_connection_with_transfers() {
         let transfer = |direction, path: &[u8]| TransferInfo {
+            id: 1,
             direction,
             start_time: 20,
             size: 7,

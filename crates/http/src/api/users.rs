@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use tidegate_core::{Order, Page};
 
+use super::query::Pairs;
 use super::types::{UserBody, UserJson};
 use crate::body::read_object;
 use crate::error::{ApiError, done, json};
@@ -19,11 +20,9 @@ const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 500;
 
 type Id = Result<Path<String>, PathRejection>;
-type Pairs = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
 /// `GET /api/v1/user`
 pub(crate) async fn list(State(parts): State<Arc<Parts>>, query: Pairs) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|_| ApiError::BadRequest("the query is not valid".to_owned()))?;
     let users = parts.accounts.users(&page(&query)?).await?;
     let users: Vec<_> = users.iter().map(UserJson::from).collect();
     Ok(json(StatusCode::OK, &users))
@@ -72,9 +71,8 @@ fn number(id: Id) -> Result<i64, ApiError> {
     text.parse().map_err(|_| ApiError::BadRequest(format!("the user id {text:?} is not an integer")))
 }
 
-/// The first value of a parameter counts.
-fn page(query: &[(String, String)]) -> Result<Page, ApiError> {
-    let value = |name| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+fn page(query: &Pairs) -> Result<Page, ApiError> {
+    let value = |name| query.first(name);
     let order = match value("order") {
         None | Some("ASC") => Order::Ascending,
         Some("DESC") => Order::Descending,
@@ -107,8 +105,7 @@ mod tests {
     #[test]
     fn pages() {
         let page = |pairs: &[(&str, &str)]| {
-            let pairs: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            page(&pairs).ok().map(|page| (page.limit, page.offset, page.order, page.username))
+            page(&Pairs::from(pairs)).ok().map(|page| (page.limit, page.offset, page.order, page.username))
         };
         let (asc, desc) = (Order::Ascending, Order::Descending);
         for (pairs, expected) in [

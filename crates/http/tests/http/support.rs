@@ -191,6 +191,7 @@ pub(crate) struct Options {
     pub(crate) allow_unauthenticated: bool,
     pub(crate) manage_users: bool,
     pub(crate) users_base_dir: Option<PathBuf>,
+    pub(crate) backups_path: PathBuf,
 }
 
 impl Default for Options {
@@ -200,6 +201,7 @@ impl Default for Options {
             allow_unauthenticated: false,
             manage_users: true,
             users_base_dir: None,
+            backups_path: "backups".into(),
         }
     }
 }
@@ -210,7 +212,7 @@ pub(crate) fn settings(options: &Options) -> Settings {
         bind_port: 0,
         templates_path: "templates".into(),
         static_files_path: "static".into(),
-        backups_path: "backups".into(),
+        backups_path: options.backups_path.clone(),
         allow_unauthenticated: options.allow_unauthenticated,
     }
 }

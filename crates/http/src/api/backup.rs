@@ -1,0 +1,230 @@
+//! Backup and restore of accounts (`spec/rest-api.md` §4, dumpdata and loaddata): the order of the checks, and
+//! the scans that follow a restore. The form of a dump is in `dump.rs`, its file in `backups.rs`, the rules of
+//! restoring are core's.
+//!
+//! Both change something, so both are `POST`; `GET` stays for the clients that know nothing else, and is held
+//! to the same rules where a browser sends it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method};
+use axum::response::Response;
+use tidegate_core::{RestoreMode, RestoreOutcome, RestoreReport, ScanError, UserDraft};
+use tidegate_vfs::FsError;
+use tracing::{error, info, warn};
+
+use super::dump::{self, MAX_DUMP_BYTES};
+use super::query::Pairs;
+use crate::backups::{self, Backups, ReadError, Unfinished};
+use crate::error::{ApiError, done};
+use crate::state::Parts;
+
+/// Users that are written to the disk at a time.
+const BATCH: usize = 200;
+
+/// `GET` and `POST /api/v1/dumpdata`
+pub(crate) async fn save(
+    State(parts): State<Arc<Parts>>,
+    State(backups): State<Arc<Backups>>,
+    method: Method,
+    headers: HeaderMap,
+    query: Pairs,
+) -> Result<Response, ApiError> {
+    refuse_foreign_get(&method, &headers)?;
+    let name = query.first("output_file").unwrap_or_default().trim().to_owned();
+    check_name(&name)?;
+    let _turn = backups.turn().await;
+    let users = parts.accounts.backup().await?;
+    let count = users.len();
+    let mut file = backups.create(&name).await.map_err(|error| cannot_save(&name, error))?;
+    match write(&mut file, users).await {
+        Ok(size_bytes) => {
+            info!(sender = "httpd", "backup of {count} users saved to {name:?}, {size_bytes} bytes");
+            if size_bytes > MAX_DUMP_BYTES as u64 {
+                warn!(
+                    sender = "httpd",
+                    "backup {name:?} is larger than loaddata takes, {MAX_DUMP_BYTES} bytes: it can be restored in parts"
+                );
+            }
+            Ok(done("Data saved"))
+        }
+        Err(error) => {
+            file.discard().await;
+            Err(cannot_save(&name, error))
+        }
+    }
+}
+
+async fn write(file: &mut Unfinished, users: Vec<tidegate_core::User>) -> Result<u64, FsError> {
+    let mut text = dump::BEGIN.to_vec();
+    let mut rest = users.into_iter().peekable();
+    while rest.peek().is_some() {
+        for user in rest.by_ref().take(BATCH) {
+            dump::write_user(&mut text, &user).map_err(std::io::Error::from)?;
+            text.push(b',');
+        }
+        if rest.peek().is_none() {
+            text.pop();
+        }
+        file.write(std::mem::take(&mut text)).await?;
+    }
+    text.extend_from_slice(dump::END);
+    file.write(text).await?;
+    file.finish().await
+}
+
+/// A relative path without `..` anywhere, as the reference demands.
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let problem = match name {
+        "" => "is mandatory",
+        _ if name.contains("..") => "must not contain \"..\"",
+        _ if Path::new(name).is_absolute() || name.starts_with(['/', '\\']) => {
+            "must be relative to the backup directory"
+        }
+        _ if name.chars().any(char::is_control) => "must not contain control characters",
+        _ => return Ok(()),
+    };
+    Err(ApiError::BadRequest(format!("output_file is {name:?}, it {problem}")))
+}
+
+fn cannot_save(name: &str, failure: FsError) -> ApiError {
+    let refused = |why: &str| ApiError::BadRequest(format!("output_file is {name:?}, {why}"));
+    match failure {
+        FsError::IsDir => refused("which is no file"),
+        FsError::NotDir => refused("a part of which is a file, not a directory"),
+        FsError::Link | FsError::Outside => refused("which leads through a symbolic link"),
+        FsError::InvalidPath(why) => refused(why),
+        other => {
+            error!(sender = "httpd", "backup {name:?} cannot be written: {}", other.detail());
+            let short = match other {
+                FsError::Denied => "permission denied",
+                FsError::NoSpace => "no space left",
+                _ => "the log says why",
+            };
+            ApiError::Internal(format!("the backup cannot be written: {short}"))
+        }
+    }
+}
+
+/// `GET` and `POST /api/v1/loaddata`
+pub(crate) async fn load(
+    State(parts): State<Arc<Parts>>,
+    State(backups): State<Arc<Backups>>,
+    method: Method,
+    headers: HeaderMap,
+    query: Pairs,
+    body: Body,
+) -> Result<Response, ApiError> {
+    refuse_foreign_get(&method, &headers)?;
+    let scan: i64 = query.integer("scan_quota")?.unwrap_or(0);
+    let mode = match query.integer("mode")? {
+        Some(1) => RestoreMode::KeepExisting,
+        _ => RestoreMode::Replace,
+    };
+    let name = query.first("input_file").unwrap_or_default().trim().to_owned();
+    // The body of a GET means nothing (RFC 9110, §9.3.1).
+    let from_body = method == Method::POST && query.first("input_file").is_none();
+    let (_turn, users) = if from_body {
+        let text = backups.receive(body).await?;
+        if text.trim_ascii().is_empty() {
+            return Err(no_input(&name));
+        }
+        (backups.turn().await, dump::parse(&text).map_err(|bad| not_a_dump("the body", bad.detail))?)
+    } else {
+        if !Path::new(&name).is_absolute() || name.contains('\0') {
+            return Err(no_input(&name));
+        }
+        let turn = backups.turn().await;
+        let text = backups::read(Path::new(&name)).await.map_err(|error| cannot_load(&name, error))?;
+        (turn, dump::parse(&text).map_err(|bad| not_a_dump(&format!("input_file {name:?}"), bad.place))?)
+    };
+    restore(&parts, users, mode, scan).await
+}
+
+fn no_input(name: &str) -> ApiError {
+    ApiError::BadRequest(format!("input_file is {name:?}, it must be an absolute path"))
+}
+
+fn not_a_dump(what: &str, why: String) -> ApiError {
+    ApiError::NotADump { what: format!("{what} is not a dump of users"), why }
+}
+
+fn cannot_load(name: &str, failure: ReadError) -> ApiError {
+    match failure {
+        ReadError::Missing => ApiError::BadRequest(format!("input_file {name:?} does not exist")),
+        ReadError::NotAFile => ApiError::BadRequest(format!("input_file {name:?} is not an ordinary file")),
+        ReadError::TooLong(size_bytes) => ApiError::BadDump(format!(
+            "input_file {name:?} has {size_bytes} bytes, a dump may have {MAX_DUMP_BYTES}"
+        )),
+        ReadError::Io(error) => {
+            error!(sender = "httpd", "dump {name:?} cannot be read: {error}");
+            ApiError::Internal(format!("input_file {name:?} cannot be read, the log says why"))
+        }
+    }
+}
+
+async fn restore(
+    parts: &Parts,
+    users: Vec<UserDraft>,
+    mode: RestoreMode,
+    scan: i64,
+) -> Result<Response, ApiError> {
+    let report = parts.accounts.restore(users, mode).await;
+    log(&report);
+    for user in &report.done {
+        let wanted = match scan {
+            1 => user.outcome != RestoreOutcome::Kept,
+            2 => user.outcome != RestoreOutcome::Kept && user.has_quota,
+            _ => false,
+        };
+        if wanted
+            && let Err(error) = parts.sessions.scan(&user.username).await
+            && !matches!(error, ScanError::Running)
+        {
+            warn!(sender = "httpd", "scan of user {:?} not started: {error}", user.username);
+        }
+    }
+    match report.failure {
+        None => Ok(done("Data restored")),
+        Some(failure) => Err(ApiError::Restore { failure, done: report.done.len() }),
+    }
+}
+
+/// Tells what a restore has done.
+pub(crate) fn log(report: &RestoreReport) {
+    let [added, replaced, kept] =
+        [RestoreOutcome::Added, RestoreOutcome::Replaced, RestoreOutcome::Kept].map(|one| report.count(one));
+    info!(sender = "httpd", "dump restored: {added} users added, {replaced} replaced, {kept} kept");
+    if let Some(failure) = &report.failure {
+        let (index, username, error) = (failure.index, &failure.username, &failure.error);
+        warn!(sender = "httpd", "the restore ended at user {index} of the dump, {username:?}: {error}");
+    }
+}
+
+/// A link or an image on another web page makes a browser send a `GET` without asking, and without `Origin`.
+fn refuse_foreign_get(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+    let own = |site: &[u8]| matches!(site, b"same-origin" | b"none");
+    let foreign = headers.get_all("sec-fetch-site").iter().any(|site| !own(site.as_bytes()));
+    if *method == Method::GET && (foreign || headers.contains_key("origin")) {
+        return Err(ApiError::Forbidden("the request comes from another web site; use POST".to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_backups() {
+        for name in ["a", "a.json", "dir/a.json", "./a", ".hidden", "ü <&> \u{202e}"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "/a", "\\a", "..", "a/../b", "a..json", "a\nb", "a\0b"] {
+            assert!(matches!(check_name(name), Err(ApiError::BadRequest(_))), "{name}");
+        }
+    }
+}

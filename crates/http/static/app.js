@@ -1,0 +1,73 @@
+// What every page shares: the theme, confirmation, and notices that do not come back. Everything works without it.
+(function () {
+  "use strict";
+  var root = document.documentElement;
+
+  // The theme: the system's until somebody chooses.
+  var toggle = document.getElementById("theme-toggle");
+  var systemDark = matchMedia("(prefers-color-scheme: dark)");
+  function isDark() {
+    return root.dataset.theme ? root.dataset.theme === "dark" : systemDark.matches;
+  }
+  function showTheme() {
+    root.classList.toggle("is-dark", isDark());
+    if (toggle) toggle.setAttribute("aria-pressed", String(isDark()));
+  }
+  if (toggle) {
+    toggle.addEventListener("click", function () {
+      root.dataset.theme = isDark() ? "light" : "dark";
+      try {
+        localStorage.setItem("theme", root.dataset.theme);
+      } catch (_) {
+        // It holds for this page then.
+      }
+      showTheme();
+    });
+  }
+  systemDark.addEventListener("change", showTheme);
+  showTheme();
+
+  // Confirmation: buttons with data-confirm ask before their form is sent.
+  var dialog = document.getElementById("confirm");
+  document.addEventListener("click", function (event) {
+    var button = event.target.closest("button[data-confirm]");
+    if (!button || !button.form || !dialog || !dialog.showModal || button.dataset.confirmed) return;
+    event.preventDefault();
+    var picked = button.form.querySelectorAll("input[name=id]:checked").length;
+    function fill(text) {
+      return (text || "").replaceAll("{n}", picked === 1 ? "1 user" : picked + " users");
+    }
+    dialog.querySelector("#confirm-title").textContent = fill(button.dataset.confirm);
+    dialog.querySelector("#confirm-text").textContent = fill(button.dataset.confirmText);
+    dialog.querySelector("#confirm-yes").textContent = button.dataset.confirmLabel || "Go on";
+    dialog.returnValue = "no";
+    dialog.showModal();
+    dialog.onclose = function () {
+      if (dialog.returnValue !== "yes") {
+        button.focus();
+        return;
+      }
+      var sure = document.createElement("input");
+      sure.type = "hidden";
+      sure.name = "confirm";
+      sure.value = "yes";
+      button.form.append(sure);
+      button.dataset.confirmed = "yes";
+      button.form.requestSubmit(button);
+    };
+  });
+
+  // htmx sends the token of the page with what it sends.
+  document.addEventListener("htmx:configRequest", function (event) {
+    var token = document.querySelector("meta[name=csrf-token]");
+    if (token && token.content) event.detail.headers["X-CSRF-Token"] = token.content;
+  });
+
+  // A notice belongs to the visit that it was made for, not to a bookmark or a reload.
+  var here = new URL(location.href);
+  if (here.searchParams.has("notice")) {
+    here.searchParams.delete("notice");
+    here.searchParams.delete("n");
+    history.replaceState(history.state, "", here);
+  }
+})();

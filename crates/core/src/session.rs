@@ -279,6 +279,11 @@ impl Sessions {
         self.live().iter().filter_map(Session::info).collect()
     }
 
+    /// The time as the sessions tell it.
+    pub fn now(&self) -> UnixMillis {
+        (self.0.clock)()
+    }
+
     /// What the server carried in the last hour.
     pub fn activity(&self) -> &Activity {
         self.0.events.activity()
@@ -503,6 +508,8 @@ pub struct ConnectionInfo {
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields of the API's transfer object")]
 pub struct TransferInfo {
+    /// Tells transfers of a connection apart; not in the API.
+    pub id: u64,
     pub direction: Direction,
     pub start_time: UnixMillis,
     pub size: u64,
@@ -661,9 +668,10 @@ impl Session {
             running.iter().min_by_key(|(id, _)| **id).map(|(_, what)| what.clone())?
         };
         let transfers = self.0.transfers();
-        let active_transfers = transfers
-            .values()
-            .map(|t| TransferInfo {
+        let mut active_transfers: Vec<_> = transfers
+            .iter()
+            .map(|(id, t)| TransferInfo {
+                id: *id,
                 direction: t.direction,
                 start_time: t.started,
                 size: t.bytes.load(Ordering::Relaxed),
@@ -674,6 +682,7 @@ impl Session {
             })
             .collect();
         drop(transfers);
+        active_transfers.sort_unstable_by_key(|transfer| transfer.id);
         Some(ConnectionInfo {
             username: self.0.user.username.clone(),
             connection_id: self.0.peer.connection_id.clone(),

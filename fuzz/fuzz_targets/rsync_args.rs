@@ -10,7 +10,7 @@ mod arguments;
 #[path = "../../crates/ssh/src/command/rsync/options.rs"]
 mod options;
 
-use arguments::Arguments;
+use arguments::{Arguments, May};
 use options::Value;
 
 fuzz_target!(|line: &[u8]| {
@@ -18,11 +18,11 @@ fuzz_target!(|line: &[u8]| {
     let Ok(read) = Arguments::parse(&words) else { return };
     assert!(read.paths.len() == 1 || read.sender && read.paths.len() <= arguments::MAX_PATHS);
 
-    for may_link in [false, true] {
-        let run = read.line(may_link, &vec!["/home/x"; read.paths.len()]);
-        let dot = run.len() - read.paths.len() - 1;
-        assert_eq!(run[dot], b".");
-        for word in &run[..dot] {
+    for link in [false, true] {
+        let run = read.line(May { link, set_modes: true, set_times: true });
+        let (dot, options) = run.split_last().expect("there is a dot");
+        assert_eq!(&**dot, b".");
+        for word in options {
             assert!(word.starts_with(b"-") && !word.contains(&0));
             let (name, value) = word.split_at(word.iter().position(|&b| b == b'=').unwrap_or(word.len()));
             assert!(!name.contains(&b'/'));
@@ -33,7 +33,8 @@ fuzz_target!(|line: &[u8]| {
             }
         }
         let ours: [&[u8]; 4] = [b"--safe-links", b"--munge-links", b"--no-super", b"--chmod=ug-s,o-t"];
-        let client: Vec<_> = run.into_iter().filter(|word| !ours.contains(&word.as_slice())).collect();
+        let mut client: Vec<_> = run.into_iter().filter(|word| !ours.contains(&word.as_slice())).collect();
+        client.push(b"x".to_vec());
         let again = Arguments::parse(&client).expect("what was accepted is accepted again");
         assert_eq!((again.sender, again.options), (read.sender, read.options.clone()));
     }

@@ -35,12 +35,12 @@ pub struct Arguments {
 /// What a command asks for beyond copying.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Asks {
-    /// The first option that sets modes.
-    pub modes: Option<String>,
-    /// The first option that sets times.
-    pub times: Option<String>,
     /// The first option that follows links.
     pub follows_links: Option<String>,
+    /// Access control lists are copied.
+    pub acls: bool,
+    /// Access times are copied.
+    pub access_times: bool,
     /// Sources are deleted.
     pub removes_sources: bool,
     /// Whole paths are sent.
@@ -214,17 +214,17 @@ impl Arguments {
         Ok(())
     }
 
-    /// The words to run after the program's name, with `paths` in the place of the client's.
+    /// The words to run after the program's name, up to the `.` that the paths follow.
     ///
-    /// `may_link` is whether the user may create links at the path. If so links that lead out of what is
-    /// copied are left out, else all that arrive are made unusable (seed: `--safe-links`, `--munge-links`).
-    pub fn line<P: AsRef<[u8]>>(&self, may_link: bool, paths: &[P]) -> Vec<Vec<u8>> {
-        let mut line: Vec<Vec<u8>> = Vec::with_capacity(self.options.len() + paths.len() + 7);
+    /// Links that lead out of what is copied are left out if the user may create links, else all that arrive
+    /// are made unusable (seed: `--safe-links`, `--munge-links`).
+    pub fn line(&self, may: May) -> Vec<Vec<u8>> {
+        let mut line: Vec<Vec<u8>> = Vec::with_capacity(self.options.len() + 7);
         let mut push = |word: &[u8]| line.push(word.to_vec());
-        if may_link || self.asks.safe_links {
+        if may.link || self.asks.safe_links {
             push(b"--safe-links");
         }
-        if !may_link || self.asks.munges_links {
+        if !may.link || self.asks.munges_links {
             push(b"--munge-links");
         }
         // Nothing that only root may do: no owners, no devices, no attributes but the user's own.
@@ -237,13 +237,50 @@ impl Arguments {
             push(b"--chmod=ug-s,o-t");
         }
         for option in &self.options {
-            push(option);
+            match option.strip_prefix(b"-") {
+                Some(letters) if !self.sender && !letters.starts_with(b"-") => {
+                    let left = may.left_of(letters);
+                    if !left.is_empty() {
+                        push(&[b"-", &left[..]].concat());
+                    }
+                }
+                _ => push(option),
+            }
         }
         push(b".");
-        for path in paths {
-            push(path.as_ref());
-        }
         line
+    }
+}
+
+/// What the user may do at the paths, and everywhere below, besides copying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct May {
+    /// Create links.
+    pub link: bool,
+    /// Set modes.
+    pub set_modes: bool,
+    /// Set times.
+    pub set_times: bool,
+}
+
+impl May {
+    /// `letters` without those that only say what is set at the end. They do not change what is sent, so the
+    /// client need not know.
+    fn left_of(self, letters: &[u8]) -> Vec<u8> {
+        let end = letters.iter().position(|letter| b"e@B".contains(letter)).unwrap_or(letters.len());
+        let (flags, rest) = letters.split_at(end);
+        let effect = |letter: u8| {
+            SHORT.iter().find(|row| row.letter == letter).map_or(Effect::None, |row| match row.rule {
+                Rule::Allowed(_, effect) => effect,
+                Rule::Refused(_) => Effect::None,
+            })
+        };
+        let stays = |letter: &&u8| match effect(**letter) {
+            Effect::Modes => self.set_modes,
+            Effect::Times => self.set_times,
+            _ => true,
+        };
+        flags.iter().filter(stays).chain(rest).copied().collect()
     }
 }
 
@@ -251,8 +288,10 @@ impl Asks {
     fn note(&mut self, effect: Effect, option: String) {
         match effect {
             Effect::None | Effect::SenderOnly => {}
-            Effect::SetsModes => _ = self.modes.get_or_insert(option),
-            Effect::SetsTimes => _ = self.times.get_or_insert(option),
+            // Looked at again when the line is written.
+            Effect::Modes | Effect::Times => {}
+            Effect::Acls => self.acls = true,
+            Effect::AccessTimes => self.access_times = true,
             Effect::FollowsLinks => _ = self.follows_links.get_or_insert(option),
             Effect::RemovesSources => self.removes_sources = true,
             Effect::Relative => self.relative = true,

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::arguments::{Arguments, MAX_PATHS, Refusal};
+use super::arguments::{Arguments, MAX_PATHS, May, Refusal};
 use super::options::{Effect, LONG, Rule, SHORT, Value};
 
 /// What clients send; see its first lines.
@@ -25,9 +25,13 @@ fn text(line: &[Vec<u8>]) -> String {
 
 /// The line that is run, read as if a client had sent it.
 fn again(line: &[Vec<u8>]) -> Arguments {
-    let client: Vec<_> = line.iter().filter(|word| !OURS.contains(&word.as_slice())).cloned().collect();
+    let ours = |word: &&Vec<u8>| !OURS.contains(&word.as_slice());
+    let client: Vec<_> = line.iter().filter(ours).cloned().chain([b"x".to_vec()]).collect();
     Arguments::parse(&client).unwrap()
 }
+
+const ALL: May = May { link: true, set_modes: true, set_times: true };
+const NO_LINKS: May = May { link: false, ..ALL };
 
 #[test]
 fn clients_are_served_and_what_they_should_not_ask_for_is_refused() {
@@ -54,52 +58,71 @@ fn clients_are_served_and_what_they_should_not_ask_for_is_refused() {
 
 #[test]
 fn the_line_that_is_run_is_written_anew() {
-    for (client, may_link, want) in [
+    for (client, may, want) in [
         (
             "--server -logDtpre.iLsfxCIvu . x",
-            true,
-            "--safe-links --no-super --server --chmod=ug-s,o-t -logDtpre.iLsfxCIvu . /h/x",
+            ALL,
+            "--safe-links --no-super --server --chmod=ug-s,o-t -logDtpre.iLsfxCIvu .",
         ),
         (
             "--server -logDtpre.iLsfxCIvu . x",
-            false,
-            "--munge-links --no-super --server --chmod=ug-s,o-t -logDtpre.iLsfxCIvu . /h/x",
+            NO_LINKS,
+            "--munge-links --no-super --server --chmod=ug-s,o-t -logDtpre.iLsfxCIvu .",
         ),
         (
             "--server --sender -re.LsfxCIvu --safe-links --timeout 9 . x",
-            true,
-            "--safe-links --no-super --server --sender -re.LsfxCIvu --timeout=9 . /h/x",
+            ALL,
+            "--safe-links --no-super --server --sender -re.LsfxCIvu --timeout=9 .",
         ),
         (
             "--server -re. --safe-links --partial-dir .p/q . x",
-            false,
-            "--safe-links --munge-links --no-super --server --chmod=ug-s,o-t -re. --partial-dir=.p/q . /h/x",
+            NO_LINKS,
+            "--safe-links --munge-links --no-super --server --chmod=ug-s,o-t -re. --partial-dir=.p/q .",
         ),
         (
             "--server -r --munge-links -B700 -@-1 . x",
-            true,
-            "--safe-links --munge-links --no-super --server --chmod=ug-s,o-t -r -B700 -@-1 . /h/x",
+            ALL,
+            "--safe-links --munge-links --no-super --server --chmod=ug-s,o-t -r -B700 -@-1 .",
         ),
-        ("--server --sender . x", false, "--munge-links --no-super --server --sender . /h/x"),
+        ("--server --sender . x", NO_LINKS, "--munge-links --no-super --server --sender ."),
     ] {
-        assert_eq!(text(&parse(client).unwrap().line(may_link, &["/h/x"])), want, "{client}");
+        assert_eq!(text(&parse(client).unwrap().line(may)), want, "{client}");
     }
 }
 
 #[test]
-fn a_command_says_what_it_needs() {
+fn modes_and_times_are_left_out_for_who_may_not_set_them() {
+    let line = |client: &str, may| text(&parse(client).unwrap().line(may));
+    let ours = "--safe-links --no-super --server";
+    let no_modes = May { set_modes: false, ..ALL };
+    let no_times = May { set_times: false, ..ALL };
+    let neither = May { set_modes: false, ..no_times };
+    for (letters, may, left) in [
+        ("-logDtprEe.iLspt", no_modes, " -logDtre.iLspt"),
+        ("-logDtpre.iLspt", no_times, " -logDpre.iLspt"),
+        ("-logDtpre.iLspt", neither, " -logDre.iLspt"),
+        ("-p", neither, ""),
+        ("-B700", neither, " -B700"),
+        ("--partial", neither, " --partial"),
+    ] {
+        let want = format!("{ours} --chmod=ug-s,o-t{left} .");
+        assert_eq!(line(&format!("--server {letters} . x"), may), want, "{letters}");
+    }
+    // What is read stays as it is.
+    assert_eq!(line("--server --sender -tpre. . x", neither), format!("{ours} --sender -tpre. ."));
+}
+
+#[test]
+fn a_command_says_what_it_asks_for() {
     let asks = |line: &str| parse(line).unwrap().asks;
     let of = |name: &str| Some(name.to_owned());
-    assert_eq!(asks("--server -logDre. . x").modes, None);
-    assert_eq!(asks("--server -logDtpre. . x").modes, of("-p"));
-    assert_eq!(asks("--server -rAe. . x").modes, of("-A"));
-    assert_eq!(asks("--server -re. . x").times, None);
-    assert_eq!(asks("--server -rUte. . x").times, of("-U"));
+    let plain = asks("--server -logDtpre.iLsfxCIvu . x");
+    assert!(!plain.acls && !plain.access_times && !plain.removes_sources && !plain.relative);
+    assert!(asks("--server -rAe. . x").acls);
+    assert!(asks("--server -rUte. . x").access_times);
     assert_eq!(asks("--server --sender -Lre. --copy-unsafe-links . x").follows_links, of("-L"));
-    assert_eq!(
-        asks("--server --sender -re. --copy-unsafe-links . x").follows_links,
-        of("--copy-unsafe-links")
-    );
+    let long = asks("--server --sender -re. --copy-unsafe-links . x");
+    assert_eq!(long.follows_links, of("--copy-unsafe-links"));
     assert!(asks("--server --sender --remove-source-files . x").removes_sources);
     assert!(asks("--server --sender -Re. . x").relative);
     assert!(asks("--server --mkpath . x").makes_path);
@@ -261,20 +284,19 @@ proptest! {
     fn any_words_are_refused_or_become_a_line_of_the_table(
         words in prop::collection::vec(any_word(), 0..8),
         sender in any::<bool>(),
-        may_link in any::<bool>(),
+        link in any::<bool>(),
     ) {
         let mut line = vec![b"--server".to_vec()];
         line.extend(sender.then(|| b"--sender".to_vec()));
         line.extend(words);
         if let Ok(read) = Arguments::parse(&line) {
-            let paths = vec!["/home/x/p"; read.paths.len()];
-            let run = read.line(may_link, &paths);
-            let end = run.len() - paths.len();
-            prop_assert_eq!(&*run[end - 1], b".");
-            for word in &run[..end - 1] {
-                prop_assert!(word.starts_with(b"-"));
+            let run = read.line(May { link, ..ALL });
+            let (dot, options) = run.split_last().unwrap();
+            prop_assert_eq!(&**dot, b".");
+            for word in options {
+                prop_assert!(word.starts_with(b"-") && !word.contains(&0));
                 let (name, value) = word.split_at(word.iter().position(|&b| b == b'=').unwrap_or(word.len()));
-                prop_assert!(!name.contains(&b'/') && !word.contains(&0));
+                prop_assert!(!name.contains(&b'/'));
                 match name {
                     b"--partial-dir" => prop_assert!(Value::PathBelow.accepts(&value[1..])),
                     b"--skip-compress" => {}
@@ -283,8 +305,7 @@ proptest! {
             }
             // Nothing is left that would be read otherwise the second time.
             let mut twice = again(&run);
-            prop_assert_eq!(twice.paths.len(), paths.len());
-            prop_assert_eq!(&twice.options, &read.options);
+            prop_assert_eq!((twice.sender, &twice.options), (read.sender, &read.options));
             twice.asks.safe_links = read.asks.safe_links;
             twice.asks.munges_links = read.asks.munges_links;
             prop_assert_eq!(twice.asks, read.asks);

@@ -44,10 +44,14 @@ pub enum Value {
 pub enum Effect {
     /// Nothing.
     None,
-    /// Modes are set: needs `chmod` where files are written.
-    SetsModes,
-    /// Times are set: needs `chtimes` where files are written.
-    SetsTimes,
+    /// Modes are set: left out for a user without `chmod`.
+    Modes,
+    /// Times are set: left out for a user without `chtimes`.
+    Times,
+    /// Access control lists come in the stream: needs `chmod` where files are written.
+    Acls,
+    /// Access times come in the stream: needs `chtimes` where files are written.
+    AccessTimes,
     /// Sources are deleted: needs `delete` where files are read.
     RemovesSources,
     /// Links are followed, which is safe only where the kernel keeps the program inside.
@@ -100,7 +104,7 @@ const fn refused(letter: u8, why: &'static str) -> Short {
 
 /// The letters. `e`, which carries the client's capabilities and ends its word, is not among them.
 pub const SHORT: &[Short] = &[
-    flag(b'C'),                      // leave out what CVS would: from `.cvsignore` files of the tree
+    flag(b'C'),                  // leave out what CVS would: from `.cvsignore` files of the tree
     flag(b'D'), // devices and special files: the kernel and `--no-super` let no device come into being
     flag(b'H'), // hard links, inside what is copied
     flag(b'I'), // compare even what looks the same
@@ -124,11 +128,11 @@ pub const SHORT: &[Short] = &[
     flag(b'x'), // stay on one file system
     flag(b'y'), // find a similar file to start from, in the same directory
     flag(b'z'), // compress
-    effect(b'A', Effect::SetsModes), // access control lists
-    effect(b'E', Effect::SetsModes), // whether files may be executed
-    effect(b'p', Effect::SetsModes),
-    effect(b't', Effect::SetsTimes),
-    effect(b'U', Effect::SetsTimes),
+    effect(b'A', Effect::Acls), // access control lists
+    effect(b'E', Effect::Modes), // whether files may be executed
+    effect(b'p', Effect::Modes),
+    effect(b't', Effect::Times),
+    effect(b'U', Effect::AccessTimes),
     effect(b'R', Effect::Relative),
     effect(b'K', Effect::FollowsLinks), // a link to a directory is a directory, where files are written
     effect(b'L', Effect::FollowsLinks), // a link is what it leads to

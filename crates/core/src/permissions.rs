@@ -76,6 +76,11 @@ impl Perms {
         std::iter::once("*").chain(TOKENS.iter().map(|(_, name)| *name))
     }
 
+    /// This set and `more`; what `|` is, for constants.
+    pub const fn and(self, more: Self) -> Self {
+        Self(self.0 | more.0)
+    }
+
     /// Whether all of `needed` is in this set.
     pub fn contains(self, needed: Self) -> bool {
         self.0 & needed.0 == needed.0

@@ -97,6 +97,8 @@ pub struct Sftpd {
     pub setstat_mode: i64,
     /// SSH commands that clients may run; `*` means all. Default `md5sum`, `sha1sum`, `cd`, `pwd`.
     pub enabled_ssh_commands: Vec<String>,
+    /// Whether git and rsync may run where the system cannot confine them to the user's files. Default false.
+    pub allow_unconfined_commands: bool,
     /// Seconds that a client has to log in, counted from the TCP connection. Default 120.
     pub login_grace_time: i64,
     /// Connections that may be open before login, in total. Default 512.
@@ -152,6 +154,7 @@ impl Default for Sftpd {
             login_banner_file: String::new(),
             setstat_mode: 0,
             enabled_ssh_commands: DEFAULT_SSH_COMMANDS.iter().map(|name| (*name).to_owned()).collect(),
+            allow_unconfined_commands: false,
             login_grace_time: 120,
             max_half_open: 512,
             max_half_open_per_ip: 64,
@@ -202,6 +205,8 @@ pub struct Settings {
     pub login_banner: Option<String>,
     /// Enabled SSH commands, each one of [`SSH_COMMANDS`], without duplicates.
     pub ssh_commands: Vec<String>,
+    /// Whether programs of the system may run without confinement.
+    pub allow_unconfined_commands: bool,
     /// Time from the TCP connection to the end of the login.
     pub login_grace_time: Duration,
     /// Connections before login, in total.
@@ -276,6 +281,7 @@ impl Sftpd {
             macs: self.macs,
             login_banner: login_banner(&self.login_banner_file, config_dir, warn),
             ssh_commands: ssh_commands(&self.enabled_ssh_commands, self.enable_scp, warn),
+            allow_unconfined_commands: self.allow_unconfined_commands,
             login_grace_time: seconds("sftpd.login_grace_time", self.login_grace_time, 1)?,
             max_half_open: count("sftpd.max_half_open", self.max_half_open, 1)?,
             max_half_open_per_ip: count("sftpd.max_half_open_per_ip", self.max_half_open_per_ip, 1)?,

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 
 use crate::algorithms::is_accepted_signature;
 use crate::channel::{Arrivals, Channel};
+use crate::command::git::is_protocol;
 use crate::command::{self, Commands};
 use crate::inbox::{Gate, Inbox};
 use crate::limits::{HalfOpen, Open};
@@ -112,6 +113,8 @@ struct ChannelState {
     ended: CancellationToken,
     /// Fires when nothing runs on the channel any more; until then it counts.
     idle: CancellationToken,
+    /// The protocol that a client of git asks for.
+    git_protocol: Option<String>,
 }
 
 /// What a worker takes from its channel.
@@ -212,7 +215,12 @@ impl ConnectionHandler {
         let inbox = Arc::new(StreamInbox::new(Arc::clone(&self.gate)));
         let Some(claimed) = self.claim(id, Arrivals::Stream(Arc::clone(&inbox))) else { return false };
         let channel = Channel::new(claimed.out, inbox, Arc::clone(&self.gate), claimed.ended);
-        self.spawn_worker(id, async move { command::serve(&channel, &claimed.session, job).await });
+        let git_protocol = self.channels.get_mut(&id).and_then(|state| state.git_protocol.take());
+        let shared = Arc::clone(&self.shared);
+        self.spawn_worker(id, async move {
+            let protocol = git_protocol.as_deref();
+            command::serve(&channel, &claimed.session, &shared.commands, job, protocol).await;
+        });
         true
     }
 
@@ -356,7 +364,9 @@ impl Handler for ConnectionHandler {
         // The read half is dropped on purpose: see `channel.rs`.
         let (_, out) = channel.split();
         let (ended, idle) = (self.connection.ended.child_token(), CancellationToken::new());
-        self.channels.insert(out.id(), ChannelState { out: Some(out), arrivals: None, ended, idle });
+        let id = out.id();
+        let state = ChannelState { out: Some(out), arrivals: None, ended, idle, git_protocol: None };
+        self.channels.insert(id, state);
         reply.accept().await;
         Ok(())
     }
@@ -486,11 +496,17 @@ impl Handler for ConnectionHandler {
     async fn env_request(
         &mut self,
         id: ChannelId,
-        _variable_name: &str,
-        _variable_value: &str,
+        name: &str,
+        value: &str,
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
-        session.channel_failure(id)
+        match self.channels.get_mut(&id) {
+            Some(state) if name == "GIT_PROTOCOL" && is_protocol(value) => {
+                state.git_protocol = Some(value.to_owned());
+                session.channel_success(id)
+            }
+            _ => session.channel_failure(id),
+        }
     }
 
     async fn window_change_request(

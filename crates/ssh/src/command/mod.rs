@@ -1,16 +1,23 @@
 //! SSH commands (`exec` requests): which exist, what each needs, and how they end.
 //!
 //! A command is started only if its line can be split, its name is in the table and enabled; everything else
-//! is answered with a channel failure. A command that was started ends with exit status 0 or 1. Its line in
+//! is answered with a channel failure. A command that was started ends with exit status 0 or 1, a program of
+//! the system with its own. Its line in
 //! the log, its counter and its hook are written here, in one place; what a command does is in its own module.
 
+#[cfg(unix)]
+pub(crate) mod child;
+pub(crate) mod git;
 mod hash;
+pub(crate) mod programs;
 
 use bytes::Bytes;
 use tidegate_core::{Command as CommandReport, CommandKind, Event, Perms, Protocol, Session};
 use tidegate_vfs::{FsError, VPath};
 use tracing::{debug, info};
 
+use self::git::Service;
+use self::programs::Programs;
 use crate::channel::{Channel, Closed};
 use crate::scp;
 use crate::shell_words::{self, SplitError};
@@ -36,7 +43,25 @@ enum Runner {
     Hash(&'static str),
     /// Copies files.
     Scp,
+    /// Serves a repository.
+    Git(Service),
 }
+
+impl Runner {
+    /// Whether a program of the system does the work.
+    fn is_program(self) -> bool {
+        matches!(self, Self::Git(_))
+    }
+}
+
+/// What a program of the system may do cannot be told in advance, so the user must be allowed all of it.
+const SYSTEM: Perms = Perms::LIST
+    .and(Perms::DOWNLOAD)
+    .and(Perms::UPLOAD)
+    .and(Perms::OVERWRITE)
+    .and(Perms::CREATE_DIRS)
+    .and(Perms::DELETE)
+    .and(Perms::RENAME);
 
 const COMMANDS: &[Command] = &[
     Command { name: "cd", needs: Perms::NONE, runner: Runner::Cd },
@@ -47,11 +72,15 @@ const COMMANDS: &[Command] = &[
     Command { name: "sha384sum", needs: Perms::LIST, runner: Runner::Hash("sha384") },
     Command { name: "sha512sum", needs: Perms::LIST, runner: Runner::Hash("sha512") },
     Command { name: "scp", needs: Perms::NONE, runner: Runner::Scp },
+    Command { name: "git-upload-pack", needs: SYSTEM, runner: Runner::Git(Service::UploadPack) },
+    Command { name: "git-receive-pack", needs: SYSTEM, runner: Runner::Git(Service::ReceivePack) },
+    Command { name: "git-upload-archive", needs: SYSTEM, runner: Runner::Git(Service::UploadArchive) },
 ];
 
 /// The commands that clients may run.
 pub(crate) struct Commands {
     enabled: Vec<&'static Command>,
+    programs: Programs,
 }
 
 /// A command that may run, with its arguments.
@@ -82,6 +111,8 @@ pub(crate) enum End {
     Failed(FsError),
     /// The client was told already.
     Told,
+    /// A program ended with this status, and has told the client why.
+    Exited(u32),
 }
 
 impl From<Closed> for End {
@@ -97,15 +128,21 @@ impl From<FsError> for End {
 }
 
 impl Commands {
-    /// The commands of the table that `names` enables.
-    pub(crate) fn new(names: &[String]) -> Self {
-        Self { enabled: COMMANDS.iter().filter(|c| names.iter().any(|name| name == c.name)).collect() }
+    /// The commands of the table that `names` enables and whose programs are there.
+    pub(crate) fn new(names: &[String], programs: Programs) -> Self {
+        let named = |command: &&Command| names.iter().any(|name| name == command.name);
+        let enabled = COMMANDS.iter().filter(named).filter(|command| programs.allow(command.name)).collect();
+        Self { enabled, programs }
     }
 
     /// Finds what a command line asks for.
     pub(crate) fn parse(&self, line: &[u8]) -> Result<Job, Refused> {
         let mut words = shell_words::split(line)?.into_iter();
-        let name = words.next().ok_or(Refused::Unknown)?;
+        let mut name = words.next().ok_or(Refused::Unknown)?;
+        if name == b"git" {
+            // The other way to name its services.
+            name = [b"git-", &words.next().ok_or(Refused::Unknown)?[..]].concat();
+        }
         let found = self.enabled.iter().find(|command| command.name.as_bytes() == name);
         let command = *found.ok_or(Refused::Unknown)?;
         let arguments: Vec<_> = words.collect();
@@ -120,7 +157,7 @@ impl Job {
     fn protocol(&self) -> Protocol {
         match self.command.runner {
             Runner::Scp => Protocol::Scp,
-            Runner::Cd | Runner::Pwd | Runner::Hash(_) => Protocol::Ssh,
+            Runner::Cd | Runner::Pwd | Runner::Hash(_) | Runner::Git(_) => Protocol::Ssh,
         }
     }
 
@@ -136,8 +173,15 @@ impl Job {
     }
 }
 
-/// Runs `job` on `channel` to its end.
-pub(crate) async fn serve(channel: &Channel<StreamInbox>, session: &Session, job: Job) {
+/// Runs `job`, one of `commands`, on `channel` to its end. `git_protocol` is what the client asked for in its
+/// environment.
+pub(crate) async fn serve(
+    channel: &Channel<StreamInbox>,
+    session: &Session,
+    commands: &Commands,
+    job: Job,
+    git_protocol: Option<&str>,
+) {
     let _running = session.begin(job.protocol(), job.listed());
     let outcome = match job.command.runner {
         Runner::Cd => Ok(()),
@@ -147,6 +191,10 @@ pub(crate) async fn serve(channel: &Channel<StreamInbox>, session: &Session, job
             hash::run(channel, session, algorithm, path, job.command.needs).await
         }
         Runner::Scp => scp::serve(channel, session.files(Protocol::Scp), &job.arguments).await,
+        Runner::Git(service) => {
+            let (programs, request) = (&commands.programs, (service, job.arguments.as_slice()));
+            git::run(channel, session, programs, request, git_protocol, job.command.needs).await
+        }
     };
     let (id, name) = (&*session.peer().connection_id, job.command.name);
     // Reported before the client learns of it: whoever saw a command end finds it in the log.
@@ -160,10 +208,20 @@ pub(crate) async fn serve(channel: &Channel<StreamInbox>, session: &Session, job
             info!(connection_id = id, "command {name} failed: {}", error.detail());
             let path = job.path().map_or_else(|_| "/".to_owned(), |path| shown(&path));
             let text = format!("{name}: {path} {}\n", told(&error));
-            if channel.send(text.into()).await.is_err() {
+            // What programs write is for the program at the other end, not for eyes.
+            let told = if job.command.runner.is_program() {
+                channel.stderr(text.into()).await
+            } else {
+                channel.send(text.into()).await
+            };
+            if told.is_err() {
                 return;
             }
             1
+        }
+        Err(End::Exited(status)) => {
+            info!(connection_id = id, "command {name} ended with status {status}");
+            status
         }
         Err(End::Told) => {
             info!(connection_id = id, "command {name} failed");
@@ -212,7 +270,7 @@ mod tests {
     use super::*;
 
     fn commands(names: &[&str]) -> Commands {
-        Commands::new(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        Commands::new(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), Programs::default())
     }
 
     #[test]

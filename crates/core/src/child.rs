@@ -1,0 +1,261 @@
+//! Programs of the system that run on a user's files: git and rsync.
+//!
+//! They do not come through the door, so the door is put around them: permissions are asked for in advance
+//! and for everything below, what the client sends is charged while the program runs, and afterwards the
+//! home is counted anew. That a program keeps to its directory is the business of whoever starts it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use tidegate_vfs::{FsError, Links, VPath};
+
+use crate::session::Progress;
+use crate::user_fs::On;
+use crate::{Direction, Ledger, Perms, Session, TrackQuota, UsageDelta, UserFs};
+
+/// Moved at a time where bandwidth is not limited.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// What a program may touch, and what it is charged for. When it is dropped, after the program has ended,
+/// the user's files are counted anew.
+pub struct SystemRun {
+    session: Session,
+    path: VPath,
+    home: PathBuf,
+    places: Vec<SystemPlace>,
+    charge: Option<Charge>,
+}
+
+/// One path that a program was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemPlace {
+    /// The directory that the program may use, without links.
+    pub dir: VPath,
+    /// The name in it that was asked for, if what was asked for is not the directory itself.
+    pub name: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for SystemRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SystemRun").field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
+/// What the client has sent so far. It fills the quota until a scan has found what has become of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Charge(Arc<Charged>);
+
+#[derive(Debug)]
+struct Charged {
+    ledger: Arc<Ledger>,
+    bytes: AtomicU64,
+}
+
+impl Charge {
+    fn new(ledger: Arc<Ledger>) -> Self {
+        Self(Arc::new(Charged { ledger, bytes: AtomicU64::new(0) }))
+    }
+
+    fn take(&self, count: usize) -> Result<(), FsError> {
+        self.0.ledger.take(delta(count as u64))?;
+        self.0.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Charged {
+    fn drop(&mut self) {
+        let taken = delta(*self.bytes.get_mut());
+        self.ledger.give(UsageDelta { size_bytes: -taken.size_bytes, files: 0 });
+    }
+}
+
+fn delta(bytes: u64) -> UsageDelta {
+    UsageDelta { size_bytes: i64::try_from(bytes).unwrap_or(i64::MAX), files: 0 }
+}
+
+impl UserFs {
+    /// Lets a program have the directories `paths`, or for what is none the directory that holds it: all of
+    /// `needed` must be held at and everywhere below them. If it `writes`, there must be room for it.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Denied`], [`FsError::QuotaExceeded`], [`FsError::NotFound`] if there is no such directory,
+    /// [`FsError::Unsupported`] where files are not on a local disk.
+    pub async fn system_run(
+        &self,
+        paths: &[VPath],
+        needed: Perms,
+        writes: bool,
+    ) -> Result<SystemRun, FsError> {
+        let session = self.session().clone();
+        let mut places = Vec::with_capacity(paths.len());
+        for path in paths {
+            places.push(self.system_place(path, needed).await?);
+        }
+        let path = paths.first().ok_or(FsError::InvalidInput("a program needs a path"))?.clone();
+        let home = session.storage()?.local_path(&VPath::root()).ok_or(FsError::Unsupported)?;
+        let charge = if writes {
+            session.account().ledger.check_room(true)?;
+            Some(Charge::new(Arc::clone(&session.account().ledger)))
+        } else {
+            None
+        };
+        Ok(SystemRun { session, path, home, places, charge })
+    }
+
+    async fn system_place(&self, path: &VPath, needed: Perms) -> Result<SystemPlace, FsError> {
+        self.authorize(path, needed, On::Own, Links::Follow).await?;
+        let session = self.session();
+        let storage = session.storage()?;
+        let resolved = storage.resolve(path, Links::Follow).await?;
+        let is_dir = match storage.metadata(&resolved, Links::Keep).await {
+            Ok(metadata) => metadata.is_dir(),
+            Err(FsError::NotFound) => false,
+            Err(error) => return Err(error),
+        };
+        let (dir, name) = match resolved.parent() {
+            Some(parent) if !is_dir => {
+                if !storage.metadata(&parent, Links::Keep).await?.is_dir() {
+                    return Err(FsError::NotDir);
+                }
+                (parent, Some(resolved.name().to_vec()))
+            }
+            _ => (resolved, None),
+        };
+        for touched in [path, &dir] {
+            self.check(touched, needed, On::Own)?;
+            if session.current().permissions.narrower_below(touched, needed) {
+                return Err(FsError::Denied);
+            }
+        }
+        Ok(SystemPlace { dir, name })
+    }
+}
+
+impl SystemRun {
+    /// The user's home on disk.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Where the paths lead, in their order.
+    pub fn places(&self) -> &[SystemPlace] {
+        &self.places
+    }
+
+    /// Whether the program may change something.
+    pub fn writes(&self) -> bool {
+        self.charge.is_some()
+    }
+
+    /// Under which user and group it runs; absent parts are those of the server.
+    pub fn owner(&self) -> (Option<u32>, Option<u32>) {
+        self.session.user().owner()
+    }
+
+    /// No file can become larger than this many bytes, if size is limited.
+    pub fn largest_file(&self) -> Option<u64> {
+        let (_, size, _) = self.session.account().ledger.limits()?;
+        u64::try_from(size).ok().filter(|size| *size > 0)
+    }
+
+    /// One of the program's streams: listed as a transfer, counted and throttled.
+    pub fn stream(&self, direction: Direction) -> SystemStream {
+        let (progress_id, progress) = self.session.begin_transfer(direction, self.path.clone());
+        let charge = match direction {
+            Direction::Upload => self.charge.clone(),
+            Direction::Download => None,
+        };
+        SystemStream { session: self.session.clone(), progress, progress_id, charge, began: Instant::now(), failed: false }
+    }
+}
+
+impl Drop for SystemRun {
+    fn drop(&mut self) {
+        let Some(charge) = self.charge.take() else { return };
+        let account = self.session.account();
+        let restricted = self.session.sessions().shared().quota.track == TrackQuota::Restricted;
+        if !(restricted && account.ledger.limits().is_none()) {
+            self.session.rescan_with(Some(charge));
+        }
+    }
+}
+
+/// Bytes between the client and a program, in one direction. Ends when dropped.
+pub struct SystemStream {
+    session: Session,
+    progress: Arc<Progress>,
+    progress_id: u64,
+    charge: Option<Charge>,
+    began: Instant,
+    failed: bool,
+}
+
+impl std::fmt::Debug for SystemStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SystemStream").field("progress", &self.progress).finish_non_exhaustive()
+    }
+}
+
+impl SystemStream {
+    /// Most bytes that should move at a time.
+    pub fn piece(&self) -> usize {
+        let account = self.session.account();
+        let throttle = match self.progress.direction {
+            Direction::Upload => &account.upload,
+            Direction::Download => &account.download,
+        };
+        throttle.piece().map_or(BLOCK_BYTES, |piece| piece.min(BLOCK_BYTES))
+    }
+
+    /// Waits until `count` further bytes may move.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::QuotaExceeded`] for bytes of the client beyond what is left, [`FsError::Cancelled`] when the
+    /// session ends.
+    pub async fn pass(&mut self, count: usize) -> Result<(), FsError> {
+        if let Some(charge) = &self.charge {
+            charge.take(count).inspect_err(|_| self.failed = true)?;
+        }
+        let account = self.session.account();
+        let throttle = match self.progress.direction {
+            Direction::Upload => &account.upload,
+            Direction::Download => &account.download,
+        };
+        tokio::select! {
+            biased;
+            waited = throttle.take(count) => {
+                if !waited.is_zero() {
+                    self.session.events().metrics().throttled(self.progress.direction, waited);
+                }
+            }
+            () = self.session.cancelled().cancelled() => {
+                self.failed = true;
+                return Err(FsError::Cancelled);
+            }
+        }
+        self.progress.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        self.progress.last_activity.store(self.session.touch(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Notes that bytes were lost.
+    pub fn fail(&mut self) {
+        self.failed = true;
+    }
+}
+
+impl Drop for SystemStream {
+    fn drop(&mut self) {
+        self.session.end_transfer(self.progress_id);
+        let bytes = self.progress.bytes.load(Ordering::Relaxed);
+        if bytes > 0 || self.failed {
+            let metrics = self.session.events().metrics();
+            metrics.transfer_ended(self.progress.direction, bytes, self.began.elapsed(), !self.failed);
+        }
+    }
+}

@@ -8,6 +8,8 @@ use serde::Serialize;
 use tidegate_core::{AccountError, RestoreFailure, StoreError};
 use tracing::error;
 
+use crate::json_text;
+
 /// The answer of every endpoint that returns no resource, and of every failure.
 #[derive(Debug, Serialize)]
 struct Envelope<'a> {
@@ -164,7 +166,7 @@ pub(crate) fn envelope(status: StatusCode, error: &str, message: &str) -> Respon
 
 /// Any value as a JSON answer.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    let Ok(mut body) = serde_json::to_vec(value) else { return internal() };
+    let Ok(mut body) = json_text::to_vec(value) else { return internal() };
     body.push(b'\n');
     (status, [(header::CONTENT_TYPE, "application/json; charset=utf-8")], body).into_response()
 }

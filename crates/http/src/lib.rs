@@ -5,24 +5,29 @@
 //! web page could send → handler, with panics caught → headers. The handlers live in `api/`, their wire
 //! format in `api/types.rs`, and every status code that stands for a failure in `error.rs`.
 //!
-//! There is no authentication yet, so an address that other machines can reach needs
-//! `httpd.allow_unauthenticated`.
+//! Who may come in is `auth/`'s matter: with `httpd.auth_user_file` each route asks for a sign-in; without it an
+//! address that other machines can reach needs `httpd.allow_unauthenticated`. With a certificate (`tls.rs`) the
+//! server speaks HTTPS and nothing else.
 
 mod api;
 mod auth;
 mod backups;
 mod body;
+mod client;
 pub mod config;
 mod connection;
 mod error;
 mod guard;
 mod headers;
+mod json_text;
 mod listener;
 mod metrics;
 mod process;
 mod request_log;
 mod routes;
 mod state;
+mod tls;
+mod watch;
 mod web;
 
 use std::io;
@@ -33,6 +38,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -40,14 +46,20 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{info, warn};
 
+use crate::auth::Gate;
 use crate::backups::Backups;
+use crate::client::Client;
 use crate::guard::Guard;
 use crate::request_log::RequestLog;
 use crate::state::AppState;
+use crate::tls::Tls;
 use crate::web::pages::Pages;
 
+pub use crate::auth::{UserFileError, check_user_name};
+pub use crate::guard::Origin;
 pub use crate::listener::BindError;
 pub use crate::state::{Parts, VersionInfo};
+pub use crate::tls::TlsError;
 
 /// Connections served at a time; more wait in the listener's queue. With the limits of a request this bounds
 /// the memory that clients can take.
@@ -67,8 +79,8 @@ impl Server {
     /// Starts to listen; connections wait until [`Bound::run`].
     ///
     /// # Errors
-    /// [`BindError`] if the address cannot be listened on, or if other machines could reach it although
-    /// `httpd.allow_unauthenticated` is not set.
+    /// [`BindError`] if the address cannot be listened on, if other machines could reach it although there is
+    /// neither `httpd.auth_user_file` nor `httpd.allow_unauthenticated`, or if one of the files cannot be used.
     pub async fn bind(settings: &config::Settings, parts: Parts) -> Result<Bound, BindError> {
         let listener = listener::listen(settings).await?;
         let addr = listener.local_addr().map_err(|source| BindError::Listen {
@@ -79,11 +91,29 @@ impl Server {
         let metrics = parts.metrics.clone();
         let pages = Pages::load(&settings.templates_path, &settings.static_files_path, &parts.version);
         let backups = Arc::new(Backups::new(settings.backups_path.clone()));
+        let gate = match &settings.auth_user_file {
+            Some(users) => Some(Arc::new(Gate::load(users, addr.port())?)),
+            None => None,
+        };
+        let tls = match &settings.certificate {
+            Some((certificate, key)) => Some(Arc::new(Tls::load(certificate, key)?)),
+            None => None,
+        };
+        warn_if_overheard(settings, addr);
+        let state = AppState { parts: Arc::new(parts), backups, pages, gate: gate.clone() };
         let site = Site {
-            router: routes::router(AppState { parts: Arc::new(parts), backups, pages }),
-            guard: Guard::new(addr.ip(), &settings.bind_address),
-            log: RequestLog::new(metrics, addr),
+            router: routes::router(state),
+            guard: Guard::new(
+                addr.ip(),
+                &settings.bind_address,
+                settings.trusted_origins.clone(),
+                gate.is_none(),
+            ),
+            log: RequestLog::new(metrics, addr, tls.is_some()),
             requests: TaskTracker::new(),
+            gate,
+            tls,
+            trusted_proxies: settings.trusted_proxies.clone(),
         };
         Ok(Bound { listener, addr, site: Arc::new(site) })
     }
@@ -109,6 +139,7 @@ impl Bound {
         let Self { listener, addr, site } = self;
         info!(sender = "httpd", "listening on {addr}");
         let mut connections = JoinSet::new();
+        let watch = tokio::spawn(Arc::clone(&site).watch_files(shutdown.clone()));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -127,6 +158,7 @@ impl Bound {
         let drained = async {
             while connections.join_next().await.is_some() {}
             site.requests.wait().await;
+            let _ended = watch.await;
         };
         if tokio::time::timeout(GRACE, drained).await.is_err() {
             warn!(
@@ -136,6 +168,19 @@ impl Bound {
             );
             connections.shutdown().await;
         }
+    }
+}
+
+/// Passwords that cross a network in clear are worth a loud word.
+fn warn_if_overheard(settings: &config::Settings, addr: SocketAddr) {
+    let is_local = addr.ip().to_canonical().is_loopback();
+    if settings.auth_user_file.is_some() && settings.certificate.is_none() && !is_local {
+        warn!(
+            sender = "httpd",
+            console = true,
+            "administrators sign in on {addr} without HTTPS: passwords cross the network in clear unless a \
+             reverse proxy speaks HTTPS; set httpd.certificate_file and httpd.certificate_key_file"
+        );
     }
 }
 
@@ -155,9 +200,29 @@ struct Site {
     guard: Guard,
     log: RequestLog,
     requests: TaskTracker,
+    gate: Option<Arc<Gate>>,
+    tls: Option<Arc<Tls>>,
+    trusted_proxies: Vec<IpNet>,
 }
 
 impl Site {
+    /// Takes over changed files of users and certificates, until `shutdown` fires.
+    async fn watch_files(self: Arc<Self>, shutdown: CancellationToken) {
+        if self.gate.is_none() && self.tls.is_none() {
+            return;
+        }
+        while shutdown.run_until_cancelled(tokio::time::sleep(watch::INTERVAL)).await.is_some() {
+            let site = Arc::clone(&self);
+            let look = move || {
+                site.gate.iter().for_each(|gate| gate.reload());
+                site.tls.iter().for_each(|tls| tls.reload());
+            };
+            if let Err(error) = tokio::task::spawn_blocking(look).await {
+                warn!(sender = "httpd", "cannot look at the files of users and certificates: {error}");
+            }
+        }
+    }
+
     /// Answers a request in a task of its own: a client that goes away does not stop a change half-way.
     async fn respond(self: Arc<Self>, peer: SocketAddr, request: Request) -> Response {
         let site = Arc::clone(&self);
@@ -165,20 +230,22 @@ impl Site {
         answer.await.unwrap_or_else(|_| error::internal())
     }
 
-    async fn answer(&self, peer: SocketAddr, request: Request) -> Response {
+    async fn answer(&self, peer: SocketAddr, mut request: Request) -> Response {
         let entry = self.log.begin(&request, peer);
+        let client = Client::of(request.headers(), peer, self.tls.is_some(), &self.trusted_proxies);
+        request.extensions_mut().insert(client);
         let mut response = match self.guard.check(&request) {
             Err(refusal) => refusal.into_response(),
             Ok(()) => match request_log::catch_panic(self.router.clone().oneshot(request)).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
                 Err(panic) => {
-                    entry.panicked(&panic);
+                    self.log.panicked(&entry, &panic);
                     error::internal()
                 }
             },
         };
-        headers::secure(response.headers_mut());
+        headers::secure(response.headers_mut(), client.https);
         self.log.end(&entry, &response);
         response
     }

@@ -7,7 +7,7 @@
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, any, delete, get};
+use axum::routing::{MethodRouter, any, delete, get, post};
 
 use crate::auth::{self, Access};
 use crate::error::ApiError;
@@ -32,18 +32,23 @@ pub(crate) struct Route {
 #[rustfmt::skip]
 pub(crate) fn table() -> Vec<Route> {
     use Access::{Api, Open, Page};
-    use api::{backup, connections, info, quota, users};
+    use api::{backup, connections, docs, info, quota, users};
 
     let to_users = || async { (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, "/web/users")]) };
     vec![
         row("GET",              "/",                            Page, get(to_users)),
         row("GET",              "/web",                         Page, get(to_users)),
 
+        row("GET, POST",        "/web/login",                   Open, get(web::login::show).post(web::login::sign_in)),
+        row("POST",             "/web/logout",                  Page, post(web::login::sign_out)),
+
         row("GET, HEAD",        "/static/{*path}",              Open, get(web::assets::serve)),
 
         row("",                 "/metrics",                     Api,  any(metrics::expose)),
         row("GET",              "/api/v1/version",              Api,  get(info::version)),
         row("GET",              "/api/v1/providerstatus",       Api,  get(info::provider_status)),
+        row("GET",              "/api/v1/openapi.json",         Api,  get(docs::document)),
+        row("GET",              "/api/v1/docs",                 Api,  get(docs::page)),
         row("GET",              "/api/v1/connection",           Api,  get(connections::list)),
         row("DELETE",           "/api/v1/connection/{id}",      Api,  delete(connections::close)),
         row("GET, POST",        "/api/v1/quota_scan",           Api,  get(quota::list).post(quota::start)),
@@ -96,7 +101,7 @@ mod tests {
     fn what_needs_no_sign_in() {
         let open: Vec<_> = table().into_iter().filter(|route| route.access == Access::Open).collect();
         let open: Vec<_> = open.iter().map(|route| (route.methods, route.path)).collect();
-        assert_eq!(open, [("GET, HEAD", "/static/{*path}")]);
+        assert_eq!(open, [("GET, POST", "/web/login"), ("GET, HEAD", "/static/{*path}")]);
     }
 
     #[test]

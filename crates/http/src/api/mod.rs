@@ -3,6 +3,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod connections;
+pub(crate) mod docs;
 pub(crate) mod dump;
 pub(crate) mod info;
 mod query;

@@ -35,6 +35,18 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 pub(crate) async fn serve(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, shutdown: CancellationToken) {
     // Small answers must not wait for the acknowledgement of the one before.
     let _best_effort = stream.set_nodelay(true);
+    let Some(tls) = site.tls.clone() else { return serve_http(site, stream, peer, shutdown).await };
+    match shutdown.run_until_cancelled(tls.accept(stream)).await {
+        Some(Ok(stream)) => serve_http(site, stream, peer, shutdown).await,
+        Some(Err(error)) => debug!(sender = "httpd", "no TLS with {peer}: {error}"),
+        None => {}
+    }
+}
+
+async fn serve_http<S>(site: Arc<Site>, stream: S, peer: SocketAddr, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let site = Arc::clone(&site);
         async move { Ok::<_, Infallible>(site.respond(peer, request.map(Body::new)).await) }

@@ -1,8 +1,10 @@
 //! What a web page of somebody else could make a browser send is refused (`spec/rest-api.md` §7.1).
 //!
 //! A form on any page can post here, and a name that suddenly points to 127.0.0.1 makes any page "same
-//! origin" (DNS rebinding). Requests that change something must therefore name this server in `Host` and, if
-//! there is one, in `Origin`. Programs send no `Origin` and pass.
+//! origin" (DNS rebinding). Where no sign-in is configured, every request must therefore name this server in
+//! `Host`; where one is, a browser has no cookie and no password for a foreign name. Requests that change
+//! something must in both cases come from a page of this server, if they come from a page at all: programs send
+//! no `Origin` and pass.
 
 use std::net::IpAddr;
 
@@ -14,34 +16,63 @@ use crate::error::ApiError;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// Scheme, host and port of a web site: `https://admin.example.org`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    scheme: String,
+    authority: Authority,
+}
+
+impl Origin {
+    /// Reads an origin as browsers write it; `None` if the text is anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let (scheme, written) = text.split_once("://")?;
+        let scheme = scheme.to_ascii_lowercase();
+        let authority =
+            uri.authority().filter(|found| found.as_str() == written.trim_end_matches('/'))?.clone();
+        let is_plain =
+            uri.path_and_query().is_none_or(|path| path == "/") && !authority.as_str().contains('@');
+        (is_plain && default_port(&scheme).is_some() && !authority.host().is_empty())
+            .then_some(Self { scheme, authority })
+    }
+
+    /// Whether a `Host` header means this site.
+    fn is_named_by(&self, host: &Authority) -> bool {
+        same_place(&self.authority, host, default_port(&self.scheme))
+    }
+}
+
 /// The names under which this server may be addressed.
 #[derive(Debug)]
 pub(crate) struct Guard {
     loopback: bool,
     own_name: String,
+    trusted: Vec<Origin>,
+    open: bool,
 }
 
 impl Guard {
-    /// Guards a server that listens on `ip`, configured as `bind_address`.
-    pub(crate) fn new(ip: IpAddr, bind_address: &str) -> Self {
-        Self { loopback: ip.to_canonical().is_loopback(), own_name: bind_address.to_owned() }
+    /// Guards a server that listens on `ip`, configured as `bind_address`, and that a reverse proxy offers as
+    /// `trusted`. `open` says that nobody has to sign in.
+    pub(crate) fn new(ip: IpAddr, bind_address: &str, trusted: Vec<Origin>, open: bool) -> Self {
+        let loopback = ip.to_canonical().is_loopback();
+        Self { loopback, own_name: bind_address.to_owned(), trusted, open }
     }
 
-    /// Passes requests that cannot come from a foreign page, or change nothing.
+    /// Passes requests that cannot come from a foreign page, or give it nothing.
     pub(crate) fn check(&self, request: &Request) -> Result<(), ApiError> {
-        if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE) {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        if reads && !self.open {
             return Ok(());
         }
+        let host = self.check_host(request)?;
         let headers = request.headers();
-        if headers
-            .get_all(SEC_FETCH_SITE)
-            .iter()
-            .any(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
-        {
+        // A link on another site may lead here: only what it shows does not reach that site.
+        if !reads && headers.get_all(SEC_FETCH_SITE).iter().any(|site| is_foreign(site.as_bytes())) {
             return forbidden("the request comes from another web site");
         }
-        let host = self.check_host(request)?;
-        check_origin(headers, host.as_ref())
+        self.check_origin(headers, host.as_ref())
     }
 
     fn check_host(&self, request: &Request) -> Result<Option<Authority>, ApiError> {
@@ -59,29 +90,46 @@ impl Guard {
         if request.uri().authority().is_some_and(|target| !same_place(target, &host, None)) {
             return forbidden(format!("the request target names another host than the Host header {sent:?}"));
         }
-        if self.loopback && !self.is_ours(host.host()) {
-            return forbidden(format!("the Host header {sent:?} is not a name of this server"));
+        if !self.is_ours(&host) {
+            return forbidden(format!(
+                "the Host header {sent:?} is not a name of this server: behind a reverse proxy, add its \
+                 address to httpd.trusted_origins"
+            ));
         }
         Ok(Some(host))
     }
 
-    fn is_ours(&self, host: &str) -> bool {
-        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-        bare.eq_ignore_ascii_case("localhost")
+    /// Whether a `Host` may mean this server. Who has to sign in is safe from DNS rebinding: the browser keeps
+    /// cookies and passwords per name. So is nobody who listens openly for other machines, unless
+    /// `httpd.trusted_origins` says under which names.
+    fn is_ours(&self, host: &Authority) -> bool {
+        if !self.open || (!self.loopback && self.trusted.is_empty()) {
+            return true;
+        }
+        let name = host.host();
+        let bare = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+        let is_address =
+            bare.parse::<IpAddr>().is_ok_and(|ip| !self.loopback || ip.to_canonical().is_loopback());
+        is_address
+            || bare.eq_ignore_ascii_case("localhost")
             || bare.eq_ignore_ascii_case(&self.own_name)
-            || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+            || self.trusted.iter().any(|origin| origin.is_named_by(host))
+    }
+
+    fn check_origin(&self, headers: &HeaderMap, host: Option<&Authority>) -> Result<(), ApiError> {
+        let Some(origin) = single(headers, &header::ORIGIN)? else { return Ok(()) };
+        let is_own = Origin::parse(origin).is_some_and(|origin| {
+            self.trusted
+                .iter()
+                .any(|trusted| origin.scheme == trusted.scheme && trusted.is_named_by(&origin.authority))
+                || host.is_some_and(|host| origin.is_named_by(host))
+        });
+        if is_own { Ok(()) } else { forbidden(format!("the Origin {origin:?} is not this server")) }
     }
 }
 
-fn check_origin(headers: &HeaderMap, host: Option<&Authority>) -> Result<(), ApiError> {
-    let Some(origin) = single(headers, &header::ORIGIN)? else { return Ok(()) };
-    let own = host.is_some_and(|host| {
-        origin.parse::<Uri>().is_ok_and(|uri| match (uri.scheme_str(), uri.authority()) {
-            (Some(scheme), Some(from)) => same_place(from, host, default_port(scheme)),
-            _ => false,
-        })
-    });
-    if own { Ok(()) } else { forbidden(format!("the Origin {origin:?} is not this server")) }
+fn is_foreign(site: &[u8]) -> bool {
+    site.eq_ignore_ascii_case(b"cross-site")
 }
 
 fn default_port(scheme: &str) -> Option<u16> {
@@ -138,7 +186,7 @@ mod tests {
 
     #[test]
     fn host_and_origin_on_a_loopback_listener() {
-        let guard = Guard::new("127.0.0.1".parse().unwrap(), "127.0.0.1");
+        let guard = Guard::new("127.0.0.1".parse().unwrap(), "127.0.0.1", Vec::new(), true);
         type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
         let rows: &[Row<'_>] = &[
             ("own address", &[("host", "127.0.0.1:8080")], true),
@@ -185,7 +233,8 @@ mod tests {
             for method in ["POST", "PUT", "DELETE", "PATCH"] {
                 assert_eq!(admits(&guard, method, Version::HTTP_11, headers), *admitted, "{what}: {method}");
             }
-            assert!(admits(&guard, "GET", Version::HTTP_11, headers), "{what}: reading is not guarded");
+            let reads = *admitted || *what == "cross-site";
+            assert_eq!(admits(&guard, "GET", Version::HTTP_11, headers), reads, "{what}: GET");
         }
         assert!(admits(&guard, "POST", Version::HTTP_10, &[]), "HTTP/1.0 has no Host");
         assert!(!admits(&guard, "POST", Version::HTTP_10, &[("origin", "http://evil.example")]));
@@ -193,7 +242,7 @@ mod tests {
 
     #[test]
     fn an_open_listener_takes_any_host_but_no_foreign_origin() {
-        let guard = Guard::new("0.0.0.0".parse().unwrap(), "");
+        let guard = Guard::new("0.0.0.0".parse().unwrap(), "", Vec::new(), true);
         let admits = |headers: &[(&str, &str)]| admits(&guard, "POST", Version::HTTP_11, headers);
         assert!(admits(&[("host", "files.example")]));
         assert!(admits(&[("host", "files.example"), ("origin", "https://files.example:443")]));
@@ -203,14 +252,14 @@ mod tests {
 
     #[test]
     fn the_configured_name_is_ours() {
-        let guard = Guard::new("::1".parse().unwrap(), "admin.internal");
+        let guard = Guard::new("::1".parse().unwrap(), "admin.internal", Vec::new(), true);
         assert!(admits(&guard, "POST", Version::HTTP_11, &[("host", "Admin.Internal:8080")]));
         assert!(!admits(&guard, "POST", Version::HTTP_11, &[("host", "other.internal:8080")]));
     }
 
     #[test]
     fn an_absolute_target_must_agree_with_the_host() {
-        let guard = Guard::new("127.0.0.1".parse().unwrap(), "127.0.0.1");
+        let guard = Guard::new("127.0.0.1".parse().unwrap(), "127.0.0.1", Vec::new(), true);
         let post = |uri: &str| {
             let request =
                 axum::http::Request::builder().method("POST").uri(uri).header("host", "localhost:80");
@@ -218,5 +267,41 @@ mod tests {
         };
         assert!(post("http://localhost:80/api/v1/user"));
         assert!(!post("http://evil.example/api/v1/user"));
+    }
+
+    fn origins(texts: &[&str]) -> Vec<Origin> {
+        texts.iter().map(|text| Origin::parse(text).unwrap()).collect()
+    }
+
+    #[test]
+    fn who_signs_in_may_use_any_name_but_no_foreign_page() {
+        let guard = Guard::new("127.0.0.1".parse().unwrap(), "127.0.0.1", Vec::new(), false);
+        let admits =
+            |method: &str, headers: &[(&str, &str)]| admits(&guard, method, Version::HTTP_11, headers);
+        let proxied = [("host", "admin.example"), ("origin", "https://admin.example")];
+        assert!(admits("GET", &[("host", "admin.example")]));
+        assert!(admits("GET", &[("host", "admin.example"), ("origin", "https://evil.example")]));
+        assert!(admits("POST", &proxied));
+        assert!(!admits("POST", &[("host", "admin.example"), ("origin", "https://evil.example")]));
+        assert!(!admits("POST", &[("host", "admin.example"), ("sec-fetch-site", "cross-site")]));
+    }
+
+    #[test]
+    fn origins_of_a_reverse_proxy() {
+        let trusted = || origins(&["https://admin.example", "http://[2001:db8::1]:3000"]);
+        for (ip, open) in [("127.0.0.1", true), ("127.0.0.1", false), ("0.0.0.0", true)] {
+            let guard = Guard::new(ip.parse().unwrap(), ip, trusted(), open);
+            let admits = |headers: &[(&str, &str)]| admits(&guard, "POST", Version::HTTP_11, headers);
+            assert!(admits(&[("host", "admin.example"), ("origin", "https://admin.example")]), "{ip}");
+            assert!(admits(&[("host", "admin.example:443")]), "{ip}");
+            assert!(admits(&[("host", "127.0.0.1:8080"), ("origin", "https://admin.example")]), "{ip}");
+            assert!(admits(&[("host", "127.0.0.1:8080"), ("origin", "https://ADMIN.example:443")]), "{ip}");
+            assert!(admits(&[("host", "[2001:db8::1]:3000")]), "{ip}");
+            assert!(!admits(&[("host", "127.0.0.1:8080"), ("origin", "http://admin.example")]), "{ip}");
+            assert!(!admits(&[("host", "127.0.0.1:8080"), ("origin", "https://x.admin.example")]), "{ip}");
+            assert_eq!(admits(&[("host", "evil.example")]), !open, "{ip}");
+        }
+        let guard = Guard::new("0.0.0.0".parse().unwrap(), "", trusted(), true);
+        assert!(admits(&guard, "POST", Version::HTTP_11, &[("host", "192.0.2.1:8080")]), "an address");
     }
 }

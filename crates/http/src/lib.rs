@@ -54,6 +54,7 @@ use crate::request_log::RequestLog;
 use crate::state::AppState;
 use crate::tls::Tls;
 use crate::web::pages::Pages;
+use crate::web::stream::Live;
 
 pub use crate::auth::{UserFileError, check_user_name};
 pub use crate::guard::Origin;
@@ -100,7 +101,9 @@ impl Server {
             None => None,
         };
         warn_if_overheard(settings, addr);
-        let state = AppState { parts: Arc::new(parts), backups, pages, gate: gate.clone() };
+        let parts = Arc::new(parts);
+        let live = Live::new(Arc::clone(&parts), pages.clone());
+        let state = AppState { parts, backups, pages, live: live.clone(), gate: gate.clone() };
         let site = Site {
             router: routes::router(state),
             guard: Guard::new(
@@ -111,6 +114,7 @@ impl Server {
             ),
             log: RequestLog::new(metrics, addr, tls.is_some()),
             requests: TaskTracker::new(),
+            live,
             gate,
             tls,
             trusted_proxies: settings.trusted_proxies.clone(),
@@ -156,6 +160,7 @@ impl Bound {
         drop(listener);
         site.requests.close();
         let drained = async {
+            site.live.stop().await;
             while connections.join_next().await.is_some() {}
             site.requests.wait().await;
             let _ended = watch.await;
@@ -200,6 +205,7 @@ struct Site {
     guard: Guard,
     log: RequestLog,
     requests: TaskTracker,
+    live: Live,
     gate: Option<Arc<Gate>>,
     tls: Option<Arc<Tls>>,
     trusted_proxies: Vec<IpNet>,

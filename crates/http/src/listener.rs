@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, lookup_host};
 
+use crate::auth::UserFileError;
 use crate::config::Settings;
+use crate::tls::TlsError;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -26,7 +28,8 @@ pub enum BindError {
     /// Whoever reaches the address could manage the users.
     #[error(
         "httpd.bind_address is {address:?}, which other machines can reach, and there is no authentication: \
-         listen on 127.0.0.1, or set httpd.allow_unauthenticated to true"
+         listen on 127.0.0.1, name the administrators in httpd.auth_user_file, or set \
+         httpd.allow_unauthenticated to true"
     )]
     Unauthenticated {
         /// The configured address.
@@ -42,6 +45,12 @@ pub enum BindError {
         /// Why not.
         source: io::Error,
     },
+    /// The file of the administrators cannot be used.
+    #[error(transparent)]
+    Users(#[from] UserFileError),
+    /// Certificate and key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Listens on the configured address: an empty one is all interfaces, a name is the first of its addresses
@@ -53,7 +62,8 @@ pub(crate) async fn listen(settings: &Settings) -> Result<TcpListener, BindError
         Err(source) => return Err(BindError::Resolve { address, source }),
     };
     let reachable = |addr: &SocketAddr| !addr.ip().to_canonical().is_loopback();
-    if !settings.allow_unauthenticated && candidates.iter().any(reachable) {
+    let is_guarded = settings.auth_user_file.is_some() || settings.allow_unauthenticated;
+    if !is_guarded && candidates.iter().any(reachable) {
         return Err(BindError::Unauthenticated { address });
     }
     let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);

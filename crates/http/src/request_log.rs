@@ -17,6 +17,8 @@ use hyper::body::Body;
 use tidegate_core::Metrics;
 use tracing::{error, info};
 
+use crate::auth::SignedIn;
+
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -29,6 +31,7 @@ const MAX_TEXT_CHARS: usize = 2048;
 pub(crate) struct RequestLog {
     metrics: Metrics,
     addr: SocketAddr,
+    scheme: &'static str,
     id_prefix: String,
     next_id: AtomicU64,
 }
@@ -40,16 +43,19 @@ pub(crate) struct Entry {
     method: String,
     proto: String,
     remote_addr: String,
+    /// The other end of the connection, where `remote_addr` is what a header says.
+    peer_addr: Option<String>,
     request_id: String,
     uri: String,
     user_agent: String,
 }
 
 impl RequestLog {
-    /// Logs the requests to a server that listens on `addr`.
-    pub(crate) fn new(metrics: Metrics, addr: SocketAddr) -> Self {
+    /// Logs the requests to a server that listens on `addr`, with TLS or without.
+    pub(crate) fn new(metrics: Metrics, addr: SocketAddr, tls: bool) -> Self {
         let id_prefix = format!("{}/{}", host_name(), random_alphanumeric());
-        Self { metrics, addr, id_prefix, next_id: AtomicU64::new(1) }
+        let scheme = if tls { "https" } else { "http" };
+        Self { metrics, addr, scheme, id_prefix, next_id: AtomicU64::new(1) }
     }
 
     /// Notes what is known when a request arrives.
@@ -60,13 +66,14 @@ impl RequestLog {
         let remote_addr = forwarded.filter(|first| !first.is_empty()).or_else(|| text(headers, &X_REAL_IP));
         let uri = match text(headers, &header::HOST) {
             _ if request.uri().scheme().is_some() => request.uri().to_string(),
-            Some(host) => format!("http://{host}{}", request.uri()),
-            None => format!("http://{}{}", self.addr, request.uri()),
+            Some(host) => format!("{}://{host}{}", self.scheme, request.uri()),
+            None => format!("{}://{}{}", self.scheme, self.addr, request.uri()),
         };
         Entry {
             started: Instant::now(),
             method: request.method().to_string(),
             proto: format!("{:?}", request.version()),
+            peer_addr: remote_addr.is_some().then(|| shown(peer)),
             remote_addr: remote_addr.unwrap_or_else(|| shown(peer)),
             request_id: text(headers, &X_REQUEST_ID).unwrap_or_else(|| self.new_id()),
             uri: cut(&uri),
@@ -90,25 +97,26 @@ impl RequestLog {
             resp_status = status,
             resp_size = response.body().size_hint().exact().unwrap_or_default(),
             elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            peer_addr = entry.peer_addr,
+            user = response.extensions().get::<SignedIn>().map(|who| who.0.as_str()),
+        );
+    }
+
+    /// Counts a defect of ours and writes its line. The stack was lost with it: the program's panic hook has it.
+    pub(crate) fn panicked(&self, entry: &Entry, panic: &str) {
+        self.metrics.panicked();
+        error!(
+            sender = "httpd",
+            request_id = entry.request_id,
+            panic,
+            "the handler of {} {} panicked",
+            entry.method,
+            entry.uri
         );
     }
 
     fn new_id(&self) -> String {
         format!("{}-{:06}", self.id_prefix, self.next_id.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-impl Entry {
-    /// Writes the line about a defect of ours. The stack was lost with it: the program's panic hook has it.
-    pub(crate) fn panicked(&self, panic: &str) {
-        error!(
-            sender = "httpd",
-            request_id = self.request_id,
-            panic,
-            "the handler of {} {} panicked",
-            self.method,
-            self.uri
-        );
     }
 }
 
@@ -167,7 +175,7 @@ mod tests {
     use super::*;
 
     fn begin(headers: &[(&str, &str)]) -> Entry {
-        let log = RequestLog::new(Metrics::new(), "127.0.0.1:8080".parse().unwrap());
+        let log = RequestLog::new(Metrics::new(), "127.0.0.1:8080".parse().unwrap(), false);
         let mut request = axum::http::Request::builder().uri("/api/v1/user?limit=1");
         for (name, value) in headers {
             request = request.header(*name, *value);

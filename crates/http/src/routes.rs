@@ -42,6 +42,12 @@ pub(crate) fn table() -> Vec<Route> {
         row("GET, POST",        "/web/login",                   Open, get(web::login::show).post(web::login::sign_in)),
         row("POST",             "/web/logout",                  Page, post(web::login::sign_out)),
 
+        row("GET",              "/web/dashboard",               Page, get(web::dashboard::page)),
+        row("GET",              "/web/dashboard/live",          Page, get(web::dashboard::live)),
+        row("GET",              "/web/connections",             Page, get(web::connections::page)),
+        row("GET",              "/web/connections/live",        Page, get(web::connections::live)),
+        row("POST",             "/web/connections/disconnect",  Page, post(web::connections::disconnect)),
+
         row("GET, HEAD",        "/static/{*path}",              Open, get(web::assets::serve)),
 
         row("",                 "/metrics",                     Api,  any(metrics::expose)),

@@ -6,8 +6,10 @@ use axum::extract::FromRef;
 use serde::Serialize;
 use tidegate_core::{Accounts, Metrics, Sessions};
 
+use crate::auth::Gate;
 use crate::backups::Backups;
 use crate::web::pages::Pages;
+use crate::web::stream::Live;
 
 /// The parts of the program that the HTTP server shows and changes.
 #[derive(Clone)]
@@ -31,6 +33,16 @@ pub(crate) struct AppState {
     pub(crate) backups: Arc<Backups>,
     /// The pages of the web administration.
     pub(crate) pages: Pages,
+    /// Who follows a page.
+    pub(crate) live: Live,
+    /// Who may come in; `None` without `httpd.auth_user_file`.
+    pub(crate) gate: Option<Arc<Gate>>,
+}
+
+impl FromRef<AppState> for Option<Arc<Gate>> {
+    fn from_ref(state: &AppState) -> Self {
+        state.gate.clone()
+    }
 }
 
 impl FromRef<AppState> for Arc<Backups> {
@@ -42,6 +54,12 @@ impl FromRef<AppState> for Arc<Backups> {
 impl FromRef<AppState> for Arc<Parts> {
     fn from_ref(state: &AppState) -> Self {
         Arc::clone(&state.parts)
+    }
+}
+
+impl FromRef<AppState> for Live {
+    fn from_ref(state: &AppState) -> Self {
+        state.live.clone()
     }
 }
 

@@ -13,7 +13,7 @@
 //! | transfer | info | `Upload`, `Download` | `elapsed_ms`, `size_bytes`, `username`, `file_path`, `connection_id`, `protocol` |
 //! | command | info | `Rename`, `Rmdir`, `Mkdir`, `Symlink`, `Remove`, `Chmod`, `Chown`, `Chtimes`, `SSHCommand` | `username`, `file_path`, `target_path`, `filemode`, `uid`, `gid`, `access_time`, `modification_time`, `ssh_command`, `connection_id`, `protocol` |
 //! | connection failed | debug | `connection_failed` | `client_ip`, `username`, `login_type`, `error` |
-//! | HTTP | info | `httpd` and a field `method` | `method`, `proto`, `remote_addr`, `request_id`, `uri`, `user_agent`, `resp_status`, `resp_size`, `elapsed_ms`; after a failure also `stack`, `panic` |
+//! | HTTP | info | `httpd` and a field `method` | `method`, `proto`, `remote_addr`, `request_id`, `uri`, `user_agent`, `resp_status`, `resp_size`, `elapsed_ms`; where there is one also `peer_addr` (the other end, if `remote_addr` is what a header says) and `user` (who is signed in), after a failure `stack`, `panic` |
 //! | app | any | anything else, by default named after the crate | `connection_id`, the message; all other fields are appended to the message as `name=value` |
 //!
 //! Values are text or integers. A path that may not be UTF-8 is passed as `&[u8]` or lossily converted.

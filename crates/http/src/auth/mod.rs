@@ -1,15 +1,31 @@
-//! Who may come in.
+//! Who may come in. Without `httpd.auth_user_file` everybody who reaches the server; with it, whoever is in that
+//! file.
+//!
+//! `door.rs` stands before each route and asks `gate.rs`, which knows the users of the file (`users.rs`, in the
+//! form of `htpasswd.rs`), the sessions of the web pages (`sessions.rs`, `cookie.rs`), the header of HTTP Basic
+//! (`basic.rs`) and the addresses that have failed too often (`attempts.rs`). Against requests that a foreign
+//! web page makes a browser send there is also `guard.rs`, one level up.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+mod attempts;
+mod basic;
+mod cookie;
+mod door;
+mod gate;
+mod htpasswd;
+mod sessions;
+mod users;
+
+use aws_lc_rs::constant_time;
 
 use crate::error::ApiError;
-use crate::state::AppState;
+
+pub(crate) use self::basic::Credentials;
+pub(crate) use self::door::{Door, SignedIn, enter, local, retry_after};
+pub(crate) use self::gate::{Denied, Gate};
+pub use self::users::UserFileError;
 
 /// What a route asks of its visitors when `httpd.auth_user_file` is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "the first open route is on its way")]
 pub(crate) enum Access {
     /// Nothing.
     Open,
@@ -21,7 +37,6 @@ pub(crate) enum Access {
 
 /// Who sent a request: an extension of every request that reaches a handler.
 #[derive(Debug, Clone, Default)]
-#[allow(dead_code, reason = "the first page that shows it is on its way")]
 pub(crate) struct Visitor {
     /// The name that was signed in with; `None` where no sign-in is configured.
     pub(crate) name: Option<String>,
@@ -29,33 +44,23 @@ pub(crate) struct Visitor {
     pub(crate) csrf: String,
 }
 
-#[allow(dead_code, reason = "the first page that takes a file is on its way")]
 impl Visitor {
-    /// Checks a token that came in the first field of a multipart body.
+    /// Checks a token that came with a request. Handlers need it for the first field of a multipart body only:
+    /// everything else is checked before they are called.
     pub(crate) fn check_csrf(&self, sent: &str) -> Result<(), ApiError> {
-        if self.csrf.is_empty() || self.csrf == sent {
+        let same = constant_time::verify_slices_are_equal(self.csrf.as_bytes(), sent.as_bytes());
+        if self.csrf.is_empty() || same.is_ok() {
             return Ok(());
         }
-        Err(ApiError::Forbidden("the CSRF token is missing or out of date: reload the page".to_owned()))
+        let why = "the CSRF token is missing or belongs to another session: load the page again";
+        Err(ApiError::Forbidden(why.to_owned()))
     }
 }
 
-/// What stands before one route.
-#[derive(Debug, Clone)]
-pub(crate) struct Door {
-    _access: Access,
-    _multipart: bool,
-}
-
-impl Door {
-    /// The door of a route.
-    pub(crate) fn new(_state: &AppState, access: Access, multipart: bool) -> Self {
-        Self { _access: access, _multipart: multipart }
-    }
-}
-
-/// Lets a request in, with its [`Visitor`], or answers it.
-pub(crate) async fn enter(State(_door): State<Door>, mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(Visitor::default());
-    next.run(request).await
+/// Checks that `name` can stand in `httpd.auth_user_file`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_user_name(name: &str) -> Result<(), String> {
+    htpasswd::check_name(name)
 }

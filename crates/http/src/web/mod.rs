@@ -2,5 +2,11 @@
 //! by them. Accounts are core's `Accounts`, as they are for the REST API.
 
 pub(crate) mod assets;
+mod chart;
+pub(crate) mod connections;
+pub(crate) mod dashboard;
+pub(crate) mod login;
+mod moving;
 pub(crate) mod pages;
+pub(crate) mod stream;
 mod text;

@@ -184,7 +184,7 @@ async fn headers_end_at_64_kib() {
     let server = TestServer::start().await;
     let get = |length: usize| {
         format!(
-            "GET /api/v1/version HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: {}\r\n\r\n",
+            "GET /api/v1/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: {}\r\n\r\n",
             "x".repeat(length)
         )
     };

@@ -192,6 +192,7 @@ pub(crate) struct Options {
     pub(crate) manage_users: bool,
     pub(crate) users_base_dir: Option<PathBuf>,
     pub(crate) backups_path: PathBuf,
+    pub(crate) auth_user_file: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -201,6 +202,7 @@ impl Default for Options {
             allow_unauthenticated: false,
             manage_users: true,
             users_base_dir: None,
+            auth_user_file: None,
             backups_path: "backups".into(),
         }
     }
@@ -214,6 +216,10 @@ pub(crate) fn settings(options: &Options) -> Settings {
         static_files_path: "static".into(),
         backups_path: options.backups_path.clone(),
         allow_unauthenticated: options.allow_unauthenticated,
+        auth_user_file: options.auth_user_file.clone(),
+        certificate: None,
+        trusted_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
     }
 }
 

@@ -107,7 +107,7 @@ impl Record {
                 for (name, absent) in keys {
                     self.write_key(name, *absent, out);
                 }
-                for extra in ["stack", "panic"] {
+                for extra in ["peer_addr", "user", "stack", "panic"] {
                     if self.field(extra).is_some() {
                         self.write_key(extra, Absent::Text, out);
                     }

@@ -25,10 +25,11 @@ use crate::web::pages::Pages;
 /// Larger files of the directory are not served.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-const EMBEDDED: [(&str, &[u8]); 7] = [
+const EMBEDDED: [(&str, &[u8]); 8] = [
     ("app.css", include_bytes!("../../static/app.css")),
     ("app.js", include_bytes!("../../static/app.js")),
     ("theme.js", include_bytes!("../../static/theme.js")),
+    ("live.css", include_bytes!("../../static/live.css")),
     ("live.js", include_bytes!("../../static/live.js")),
     ("htmx.min.js", include_bytes!("../../static/htmx.min.js")),
     ("favicon.svg", include_bytes!("../../static/favicon.svg")),

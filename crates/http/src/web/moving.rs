@@ -22,7 +22,7 @@ const TOO_SOON: Duration = Duration::from_millis(200);
 /// A connection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Connection {
-    pub(crate) id: Arc<str>,
+    pub(crate) id: String,
     pub(crate) username: String,
     pub(crate) client: String,
     pub(crate) address: String,
@@ -128,7 +128,7 @@ fn lately(before: Option<&Seen>, transfer: &TransferInfo, now: UnixMillis, elaps
 
 fn connection(info: ConnectionInfo, transfers: Vec<Moving>) -> Connection {
     Connection {
-        id: info.connection_id,
+        id: info.connection_id.to_string(),
         username: info.username,
         client: info.client_version,
         address: info.remote_address.to_string(),
@@ -177,7 +177,11 @@ pub(crate) fn duration(seconds: u64) -> String {
 /// The time since a connection began as the reference writes it: `MM:SS` or `HH:MM:SS`.
 pub(crate) fn clock(seconds: u64) -> String {
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours == 0 { format!("{minutes:02}:{seconds:02}") } else { format!("{hours:02}:{minutes:02}:{seconds:02}") }
+    if hours == 0 {
+        format!("{minutes:02}:{seconds:02}")
+    } else {
+        format!("{hours:02}:{minutes:02}:{seconds:02}")
+    }
 }
 
 #[cfg(test)]
@@ -236,7 +240,11 @@ mod tests {
     #[test]
     fn progress_and_order() {
         let list = vec![
-            info("b", 1, vec![transfer(50, 250, Some(1000)), transfer(10, 10, None), transfer(9, 9, Some(5))]),
+            info(
+                "b",
+                1,
+                vec![transfer(50, 250, Some(1000)), transfer(10, 10, None), transfer(9, 9, Some(5))],
+            ),
             info("a", 9, vec![]),
             info("a", 3, vec![]),
         ];

@@ -37,7 +37,7 @@ pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src
 /// Instructions that a template may take: a page of a hundred users needs about forty thousand.
 const FUEL: u64 = 5_000_000;
 
-const EMBEDDED: [(&str, &str); 7] = [
+const EMBEDDED: [(&str, &str); 12] = [
     ("api.html", include_str!("../../templates/api.html")),
     ("base.html", include_str!("../../templates/base.html")),
     ("macros.html", include_str!("../../templates/macros.html")),
@@ -45,6 +45,11 @@ const EMBEDDED: [(&str, &str); 7] = [
     ("login.html", include_str!("../../templates/login.html")),
     ("users.html", include_str!("../../templates/users.html")),
     ("user.html", include_str!("../../templates/user.html")),
+    ("dashboard.html", include_str!("../../templates/dashboard.html")),
+    ("connections.html", include_str!("../../templates/connections.html")),
+    ("disconnect.html", include_str!("../../templates/disconnect.html")),
+    ("live.html", include_str!("../../templates/live.html")),
+    ("piece.html", include_str!("../../templates/piece.html")),
 ];
 
 /// The templates, and the files that the pages need.
@@ -133,9 +138,15 @@ impl Pages {
         }
     }
 
+    /// Renders a part of a page that is followed (`live.html`), for everybody who follows it.
+    pub(crate) fn piece(&self, name: &str, data: Value) -> Result<String, String> {
+        self.try_render("piece.html", &context! { piece => name, d => data })
+    }
+
     fn try_render(&self, template: &str, context: &Value) -> Result<String, String> {
         // Every page is made of these.
-        for part in ["base.html", "macros.html", template] {
+        let live = matches!(template, "dashboard.html" | "connections.html" | "piece.html");
+        for part in ["base.html", "macros.html", if live { "live.html" } else { template }, template] {
             if let Some(reason) = self.shared.broken.get(part) {
                 return Err(reason.clone());
             }

@@ -98,6 +98,7 @@ impl UserFs {
         let path = paths.first().ok_or(FsError::InvalidInput("a program needs a path"))?.clone();
         let home = session.storage()?.local_path(&VPath::root()).ok_or(FsError::Unsupported)?;
         let charge = if writes {
+            session.account().changing().await;
             session.account().ledger.check_room(true)?;
             Some(Charge::new(Arc::clone(&session.account().ledger)))
         } else {
@@ -169,7 +170,14 @@ impl SystemRun {
             Direction::Upload => self.charge.clone(),
             Direction::Download => None,
         };
-        SystemStream { session: self.session.clone(), progress, progress_id, charge, began: Instant::now(), failed: false }
+        SystemStream {
+            session: self.session.clone(),
+            progress,
+            progress_id,
+            charge,
+            began: Instant::now(),
+            failed: false,
+        }
     }
 }
 

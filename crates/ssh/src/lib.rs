@@ -28,12 +28,17 @@ use std::time::Duration;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use russh::SshId;
 use russh::server::Config;
-use tidegate_core::{Authenticator, Event, LoginType, Peer, Sessions};
+use tidegate_core::{Authenticator, Event, HandshakeFailure, LoginType, Peer, Sessions};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
+
+#[cfg(unix)]
+pub use command::child::CONFINE_FAILURE;
+pub use command::git::{GitRefused, GitRequest, Service as GitService};
+pub use command::programs::Programs;
 
 use command::Commands;
 use handler::{Connection, ConnectionHandler, Place, Shared, methods};
@@ -84,6 +89,8 @@ pub struct Parts {
     pub sessions: Sessions,
     /// The server's identity.
     pub host_keys: HostKeys,
+    /// The programs that commands may start.
+    pub programs: Programs,
 }
 
 /// The SSH server before it listens.
@@ -142,7 +149,7 @@ impl Server {
                 max_open_handles: settings.max_open_handles,
                 disabled: settings.disabled_sftp_extensions.into_iter().collect(),
             },
-            commands: Commands::new(&settings.ssh_commands),
+            commands: Commands::new(&settings.ssh_commands, parts.programs),
             max_channels: settings.max_channels,
             max_auth_tries: settings.max_auth_tries,
             login_banner: settings.login_banner,
@@ -264,15 +271,15 @@ async fn serve(
         }
         Err(error) => Err(error),
     };
-    concluded(&shared, &connection, outcome);
+    concluded(&shared, &connection, &outcome);
 }
 
 /// Notes how a connection ended, where that is worth noting.
-fn concluded(shared: &Shared, connection: &Connection, outcome: Result<(), russh::Error>) {
+fn concluded(shared: &Shared, connection: &Connection, outcome: &Result<(), russh::Error>) {
     let events = shared.authenticator.events();
     let peer = &connection.peer;
     // Nobody aborts the library's task, so it can only have panicked.
-    if let Err(russh::Error::Join(_)) = &outcome {
+    if let Err(russh::Error::Join(_)) = outcome {
         events.metrics().panicked();
         tracing::error!(
             connection_id = &*peer.connection_id,
@@ -291,18 +298,39 @@ fn concluded(shared: &Shared, connection: &Connection, outcome: Result<(), russh
         match outcome {
             // Gave up after failed attempts, each of which was logged.
             Ok(()) if connection.failures.load(Ordering::Relaxed) > 0 => return,
-            Err(ref error) if is_end(error) && connection.failures.load(Ordering::Relaxed) > 0 => return,
+            Err(error) if is_end(error) && connection.failures.load(Ordering::Relaxed) > 0 => return,
             Ok(()) => "connection closed before authentication".to_owned(),
             Err(error) => error.to_string(),
         }
     };
-    events.metrics().handshake_failed();
+    let why = match outcome {
+        _ if too_many => HandshakeFailure::Attempts,
+        Ok(()) => HandshakeFailure::Closed,
+        Err(error) => failure(error),
+    };
+    events.metrics().handshake_failed(why);
     events.emit(Event::LoginFailed {
         client_ip: peer.addr.ip().to_string(),
         username: String::new(),
         login_type: LoginType::None,
         error,
     });
+}
+
+/// What ended a connection before login.
+fn failure(error: &russh::Error) -> HandshakeFailure {
+    use russh::Error;
+    match error {
+        error if is_end(error) => HandshakeFailure::Closed,
+        Error::ConnectionTimeout | Error::InactivityTimeout | Error::KeepaliveTimeout | Error::Elapsed(_) => {
+            HandshakeFailure::Timeout
+        }
+        Error::IO(error) if error.kind() == io::ErrorKind::TimedOut => HandshakeFailure::Timeout,
+        Error::IO(_) => HandshakeFailure::Network,
+        Error::NoCommonAlgo { .. } | Error::UnknownAlgo => HandshakeFailure::Negotiation,
+        Error::Join(_) => HandshakeFailure::Other,
+        _ => HandshakeFailure::Protocol,
+    }
 }
 
 /// The client went away, in whatever way.

@@ -5,8 +5,14 @@
 mod advertise;
 mod cli;
 mod config;
+#[cfg(target_os = "linux")]
+mod confine;
+#[cfg(not(target_os = "linux"))]
+#[path = "confine/elsewhere.rs"]
+mod confine;
 mod convert_users;
 mod hooks;
+mod htpasswd;
 mod log;
 mod portable;
 mod serve;
@@ -31,6 +37,11 @@ use crate::version::VERSION;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Not a command for people, and it must not start anything that it would have to take along.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|word| word == confine::COMMAND) {
+        return confine::main(arguments);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -69,6 +80,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Serve(args)) => return serve(args),
         Some(Command::Portable(args)) => portable(args)?,
         Some(Command::ConvertUsers(args)) => convert_users::run(&args)?,
+        Some(Command::Htpasswd { name }) => block_on(async move { htpasswd::run(&name).await })?,
         Some(Command::Completions { shell }) => cli::completions(shell, &mut std::io::stdout()),
         Some(Command::Man { page }) => cli::man(page, &mut std::io::stdout())?,
     }
@@ -106,7 +118,7 @@ fn configure_and_serve(options: &ServeOptions, env: &Env, log: LogHandle) -> Res
     block_on(async move {
         let shutdown = CancellationToken::new();
         signals::watch(shutdown.clone(), log, HangUp::ReopensLog).context("cannot watch for signals")?;
-        serve::run(config, shutdown).await
+        serve::run(config, options.config_dir.join(serve::MARKS_DIR), shutdown).await
     })
 }
 

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::advertise::{Advertisement, Credentials};
 use crate::cli::PortableArgs;
+use crate::confine;
 use crate::serve::{Centre, bind_ssh, load_host_keys};
 
 const DEFAULT_USERNAME: &str = "user";
@@ -141,10 +142,14 @@ pub(crate) async fn run(args: PortableArgs, shutdown: CancellationToken) -> Resu
 /// Binds the port; a random one that is taken is replaced by another.
 async fn listen(plan: &mut Plan, centre: &Centre, rng: &dyn SecureRandom) -> Result<tidegate_ssh::Bound> {
     let mut attempts = if plan.is_port_random { PORT_ATTEMPTS } else { 1 };
+    let programs = confine::programs(&plan.settings).unwrap_or_else(|error| {
+        warn!(console = true, "git and rsync are not offered (--ssh-commands): {error}");
+        tidegate_ssh::Programs::default()
+    });
     loop {
         let host_keys = load_host_keys(HostKeys::InMemory).await?;
         attempts -= 1;
-        match bind_ssh(plan.settings.clone(), centre, host_keys) {
+        match bind_ssh(plan.settings.clone(), centre, host_keys, programs.clone()) {
             Ok(bound) => return Ok(bound),
             Err(_) if attempts > 0 => plan.settings.bind_port = random_port(rng)?,
             Err(error) => {

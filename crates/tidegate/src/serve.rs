@@ -1,12 +1,13 @@
 //! Builds every part and runs it until told to stop; with `portable.rs` the only file that knows all crates.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
 use tidegate_core::{
-    Accounts, AccountsConfig, Authenticator, Clock, ConfigError, Events, FsPolicy, Metrics, OpenStorage,
+    Accounts, AccountsConfig, Authenticator, Clock, ConfigError, Events, FsPolicy, MeasuredStore, Metrics, OpenStorage,
     Passwords, QuotaPolicy, Sessions, TrackQuota, UploadMode, User, UserStore, system_clock,
 };
 use tidegate_ssh::BindError;
@@ -18,8 +19,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::confine;
 use crate::hooks::Hooks;
 use crate::version::VERSION;
+
+/// In the configuration directory: whose usage would be in doubt after a kill (`core/marks.rs`).
+pub(crate) const MARKS_DIR: &str = "unsettled";
 
 /// How often idle sessions are looked for and usage is written back.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(20);
@@ -53,6 +58,7 @@ impl Centre {
         provider: &tidegate_store::config::Settings,
     ) -> Self {
         let metrics = events.metrics().clone();
+        let store: Arc<dyn UserStore> = Arc::new(MeasuredStore::new(store, metrics.clone()));
         let clock: Clock = system_clock();
         let upload_mode = match sftpd.upload_mode {
             0 => UploadMode::Standard,
@@ -138,11 +144,12 @@ impl OpenStorage for LocalHomes {
     }
 }
 
-/// Runs the configured server until `shutdown` fires or a part of it ends.
+/// Runs the configured server until `shutdown` fires or a part of it ends. Whose usage would be in doubt after
+/// a kill is kept in `marks`.
 ///
 /// # Errors
 /// A part cannot start; the message names it.
-pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
+pub(crate) async fn run(config: Config, marks: PathBuf, shutdown: CancellationToken) -> Result<()> {
     let driver = config.data_provider.driver.name();
     let store = tidegate_store::open(&config.data_provider)
         .await
@@ -151,8 +158,13 @@ pub(crate) async fn run(config: Config, shutdown: CancellationToken) -> Result<(
     let hooks = Hooks::start(&config.sftpd.actions, &config.data_provider.actions, &metrics);
     let events = Events::new(metrics, hooks.queue());
     let centre = Centre::with_events(events, store.clone(), &config.sftpd, &config.data_provider);
+    if let Err(error) = centre.sessions.keep_marks(marks.clone()).await {
+        let dir = marks.display();
+        warn!("cannot use {dir}, so that a kill may leave a wrong usage until the next quota scan: {error}");
+    }
     let host_keys = load_host_keys(config.sftpd.host_keys.clone()).await?;
-    let ssh = bind_ssh(config.sftpd.clone(), &centre, host_keys).map_err(|error| explain(&config, error))?;
+    let programs = confine::programs(&config.sftpd).map_err(|error| config.explain(error))?;
+    let ssh = bind_ssh(config.sftpd.clone(), &centre, host_keys, programs).map_err(|error| explain(&config, error))?;
     let http = match &config.httpd {
         Some(settings) => Some(bind_http(settings, &centre).await?),
         None => None,
@@ -216,11 +228,13 @@ pub(crate) fn bind_ssh(
     settings: tidegate_ssh::config::Settings,
     centre: &Centre,
     host_keys: HostKeys,
+    programs: tidegate_ssh::Programs,
 ) -> Result<tidegate_ssh::Bound, BindError> {
     let parts = tidegate_ssh::Parts {
         authenticator: centre.authenticator.clone(),
         sessions: centre.sessions.clone(),
         host_keys,
+        programs,
     };
     tidegate_ssh::Server::bind(settings, parts)
 }

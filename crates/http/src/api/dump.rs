@@ -110,13 +110,13 @@ const FIELDS: [&str; 20] = [
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct DumpUser {
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     id: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     status: i64,
     #[serde(deserialize_with = "nullable")]
     username: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     expiration_date: i64,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     password: String,
@@ -124,29 +124,29 @@ struct DumpUser {
     public_keys: Vec<String>,
     #[serde(deserialize_with = "nullable")]
     home_dir: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     uid: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     gid: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     max_sessions: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     quota_size: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     quota_files: i64,
     #[serde(deserialize_with = "permissions")]
     permissions: BTreeMap<String, Vec<String>>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     used_quota_size: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     used_quota_files: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     last_quota_update: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     upload_bandwidth: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     download_bandwidth: i64,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "integer")]
     last_login: i64,
     #[serde(deserialize_with = "object")]
     filters: DumpFilters,
@@ -215,6 +215,10 @@ impl From<DumpUser> for UserDraft {
 /// `null` is what is there without a value.
 fn nullable<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    Ok(super::types::integer(from)?.unwrap_or_default())
 }
 
 /// What is read from an object only. (A derived structure is read from an array of its fields as well.)
@@ -417,6 +421,7 @@ mod tests {
         let one = |user: Value| parse(json!({"users": [user]}).to_string().as_bytes()).unwrap().remove(0);
         assert_eq!(one(json!({"permissions": ["list", "download"]})).permissions["/"], ["list", "download"]);
         assert_eq!(one(json!({"permissions": {"/": null}})).permissions["/"], [""; 0]);
+        assert_eq!(one(json!({"uid": -7.0, "quota_size": i64::MAX})).uid, -7);
         let nulls = one(json!({"uid": null, "public_keys": null, "filters": null, "permissions": null}));
         assert_eq!(nulls, UserDraft::default());
         let newer = one(json!({"username": "a", "description": "x", "virtual_folders": [{"a": 1}],
@@ -437,6 +442,8 @@ mod tests {
             (r#"{"users":"secret"}"#, "users"),
             (r#"{"users":[["secret"]]}"#, "users[0]"),
             (r#"{"users":[{"uid":"secret"}]}"#, "users[0].uid"),
+            (r#"{"users":[{"uid":0.5}]}"#, "users[0].uid"),
+            (r#"{"users":[{"uid":9223372036854775808}]}"#, "users[0].uid"),
             (r#"{"users":[{"permissions":{"/secret":1}}]}"#, "users[0].permissions"),
             (r#"{"users":[{"filters":{"secret":["x"]}}]}"#, "users[0].filters"),
         ] {

@@ -4,8 +4,9 @@
 //! an empty list or map where those are expected. Unknown fields are ignored, a wrong type is an error.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::de::Error;
+use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use tidegate_core::{ConnectionInfo, Direction, User, UserDraft, UserPatch};
@@ -72,33 +73,43 @@ impl From<&User> for UserJson {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct UserBody {
+    #[serde(deserialize_with = "integer")]
     id: Option<i64>,
+    #[serde(deserialize_with = "integer")]
     status: Option<i64>,
     username: Option<String>,
+    #[serde(deserialize_with = "integer")]
     expiration_date: Option<i64>,
     password: Option<String>,
     #[serde(deserialize_with = "list")]
     public_keys: Option<Vec<String>>,
     home_dir: Option<String>,
+    #[serde(deserialize_with = "integer")]
     uid: Option<i64>,
+    #[serde(deserialize_with = "integer")]
     gid: Option<i64>,
+    #[serde(deserialize_with = "integer")]
     max_sessions: Option<i64>,
+    #[serde(deserialize_with = "integer")]
     quota_size: Option<i64>,
+    #[serde(deserialize_with = "integer")]
     quota_files: Option<i64>,
     #[serde(deserialize_with = "lists")]
     permissions: Option<BTreeMap<String, Vec<String>>>,
+    #[serde(deserialize_with = "integer")]
     upload_bandwidth: Option<i64>,
+    #[serde(deserialize_with = "integer")]
     download_bandwidth: Option<i64>,
     #[serde(deserialize_with = "filters")]
     filters: FiltersBody,
     // Belongs to the server; a client that sends back what it was given is not refused, a wrong type is.
-    #[serde(rename = "used_quota_size")]
+    #[serde(rename = "used_quota_size", deserialize_with = "integer")]
     _used_quota_size: Option<i64>,
-    #[serde(rename = "used_quota_files")]
+    #[serde(rename = "used_quota_files", deserialize_with = "integer")]
     _used_quota_files: Option<i64>,
-    #[serde(rename = "last_quota_update")]
+    #[serde(rename = "last_quota_update", deserialize_with = "integer")]
     _last_quota_update: Option<i64>,
-    #[serde(rename = "last_login")]
+    #[serde(rename = "last_login", deserialize_with = "integer")]
     _last_login: Option<i64>,
 }
 
@@ -139,6 +150,36 @@ impl UserBody {
             denied_ip: self.filters.denied_ip,
         }
     }
+}
+
+/// An integer or nothing. `3.0` is the integer 3, as it is in the words of JSON Schema; from `2⁵³` on, a number
+/// with a point is not exact.
+pub(super) fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    struct Integer;
+    impl Visitor<'_> for Integer {
+        type Value = Option<i64>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an integer of 64 bits")
+        }
+        fn visit_unit<E>(self) -> Result<Option<i64>, E> {
+            Ok(None)
+        }
+        fn visit_i64<E>(self, number: i64) -> Result<Option<i64>, E> {
+            Ok(Some(number))
+        }
+        fn visit_u64<E: Error>(self, number: u64) -> Result<Option<i64>, E> {
+            i64::try_from(number).map(Some).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+        }
+        fn visit_f64<E: Error>(self, number: f64) -> Result<Option<i64>, E> {
+            const EXACT: f64 = 9_007_199_254_740_992.0;
+            if number.fract() == 0.0 && number.abs() <= EXACT {
+                #[expect(clippy::cast_possible_truncation, reason = "it is an integer of 54 bits")]
+                return Ok(Some(number as i64));
+            }
+            Err(E::invalid_value(Unexpected::Float(number), &self))
+        }
+    }
+    from.deserialize_any(Integer)
 }
 
 fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {

@@ -1,12 +1,12 @@
 //! Accounts as they are managed: created, changed, removed. Validates, hashes, stores, emits.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::password::{self, PasswordError};
 use crate::{
-    Event, Events, InvalidUser, Page, Passwords, Sessions, StoreError, User, UserDraft, UserPage, UserPatch,
-    UserQuery, UserStore,
+    Event, Events, InvalidUser, Page, Passwords, Sessions, StoreError, StorePool, User, UserDraft, UserPage,
+    UserPatch, UserQuery, UserStore,
 };
 
 /// How accounts may be managed.
@@ -82,6 +82,11 @@ impl Accounts {
         config: AccountsConfig,
     ) -> Self {
         Self { store, passwords, sessions, events, config }
+    }
+
+    /// Where homes go that are not named, for those who check a draft before it is sent.
+    pub fn users_base_dir(&self) -> Option<&Path> {
+        self.config.users_base_dir.as_deref()
     }
 
     /// The account with this id, with up-to-date usage.
@@ -225,6 +230,11 @@ impl Accounts {
     /// What it says.
     pub async fn ping(&self) -> Result<(), AccountError> {
         Ok(self.store.ping().await?)
+    }
+
+    /// The data provider's connections to its database.
+    pub fn pool(&self) -> StorePool {
+        self.store.pool()
     }
 
     async fn checked(&self, draft: UserDraft) -> Result<User, AccountError> {

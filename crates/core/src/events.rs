@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate_vfs::{Timestamp, VPath};
 use tracing::{debug, info, warn};
@@ -190,7 +191,8 @@ impl Events {
             Direction::Upload => "Upload",
             Direction::Download => "Download",
         };
-        self.metrics.transfer_ended(report.direction, report.bytes, report.error.is_none());
+        let took = Duration::from_millis(u64::try_from(report.elapsed_ms).unwrap_or(0));
+        self.metrics.transfer_ended(report.direction, report.bytes, took, report.error.is_none());
         self.activity.transferred(report.direction, report.error.is_none());
         let file_path = shown(report.real_path.as_ref(), &report.path);
         match &report.error {

@@ -182,7 +182,8 @@ impl Activity {
         ring.advance(self.0.started.elapsed(), total);
     }
 
-    fn total(&self) -> Counts {
+    /// Everything since the start of the server.
+    pub fn total(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
             uploaded_bytes: read(&self.0.uploaded_bytes),

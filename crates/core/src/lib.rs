@@ -14,6 +14,8 @@ mod events;
 mod history;
 mod ip_filter;
 mod live;
+mod marks;
+mod measured_store;
 mod metrics;
 mod open_files;
 mod orphans;
@@ -40,12 +42,13 @@ pub use backup::{
     ChangedUser, RestoreFailure, RestoreMode, RestoreOutcome, RestorePreview, RestoreReport, RestoredUser,
     UnusableUser,
 };
-pub use child::{SystemRun, SystemStream};
+pub use child::{SystemPlace, SystemRun, SystemStream};
 pub use config_error::ConfigError;
 pub use events::{Command, CommandKind, Event, Events, HookQueue, LoginType, TransferReport};
 pub use history::{Activity, Counts, Recent, SLOT, SLOTS};
 pub use ip_filter::IpFilters;
-pub use metrics::{HookResult, Metrics};
+pub use measured_store::MeasuredStore;
+pub use metrics::{HandshakeFailure, HookResult, Metrics, StoreCall, StorePool};
 pub use password::Passwords;
 pub use permissions::{Permissions, Perms};
 pub use public_key::{PublicKeyLine, fingerprint};

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_vfs::FsError;
 use tracing::warn;
 
-use crate::{Clock, StoreError, UsageDelta, UsedQuota, User, UserStore};
+use crate::{Clock, Metrics, StoreError, UsageDelta, UsedQuota, User, UserStore};
 
 /// Whose usage is tracked (`data_provider.track_quota`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub struct Ledger {
     store: Arc<dyn UserStore>,
     clock: Clock,
     policy: QuotaPolicy,
+    metrics: Metrics,
     book: Mutex<Book>,
     /// Held while the provider is written to, so that a scan's result and increments cannot overtake each
     /// other. Whoever waits for it finds that the one before took its increment along.
@@ -87,7 +88,13 @@ impl std::fmt::Debug for Ledger {
 
 impl Ledger {
     /// Opens the book of `user` with what the provider says is stored.
-    pub fn new(user: &User, store: Arc<dyn UserStore>, clock: Clock, policy: QuotaPolicy) -> Self {
+    pub fn new(
+        user: &User,
+        store: Arc<dyn UserStore>,
+        clock: Clock,
+        policy: QuotaPolicy,
+        metrics: Metrics,
+    ) -> Self {
         let book = Book {
             limit_size: user.quota_size.max(0),
             limit_files: user.quota_files.max(0),
@@ -99,6 +106,7 @@ impl Ledger {
             store,
             clock,
             policy,
+            metrics,
             book: Mutex::new(book),
             writing: tokio::sync::Mutex::new(()),
         }
@@ -139,6 +147,7 @@ impl Ledger {
     pub(crate) fn check_room(&self, new_file: bool) -> Result<(), FsError> {
         let Some((taken, size, files)) = self.limits() else { return Ok(()) };
         if size > 0 && taken.size_bytes >= size || new_file && files > 0 && taken.files >= files {
+            self.metrics.quota_denied();
             return Err(FsError::QuotaExceeded);
         }
         Ok(())
@@ -165,6 +174,7 @@ impl Ledger {
             if over(book.limit_size, taken.size_bytes, more.size_bytes)
                 || over(book.limit_files, taken.files, more.files)
             {
+                self.metrics.quota_denied();
                 return Err(FsError::QuotaExceeded);
             }
         }
@@ -228,6 +238,12 @@ impl Ledger {
     /// Whether something is settled here that the provider does not know.
     pub(crate) fn has_unwritten(&self) -> bool {
         !self.book().unwritten.is_zero()
+    }
+
+    /// Whether nothing is under way and the provider knows everything.
+    pub(crate) fn is_settled(&self) -> bool {
+        let book = self.book();
+        book.unwritten.is_zero() && book.open == UsedQuota::default()
     }
 
     /// Begins to replace what is used by what a scan found at this moment; [`Replaced::write`] tells

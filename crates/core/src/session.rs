@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::account::{Account, LeftBehind};
+use crate::marks::Marks;
 use crate::quota_scan::Scans;
 use crate::{
     Activity, Clock, Direction, Events, FsPolicy, Ledger, QuotaPolicy, TrackQuota, UnixMillis, User, UserFs,
@@ -102,6 +103,7 @@ pub(crate) struct Shared {
     /// When the registry was created.
     pub(crate) started: UnixMillis,
     left_behind: LeftBehind,
+    pub(crate) marks: Arc<OnceLock<Marks>>,
     /// Users whose homes were searched for abandoned temporary files.
     swept: Mutex<HashSet<String>>,
     sweeping: Arc<tokio::sync::Semaphore>,
@@ -144,6 +146,7 @@ impl Sessions {
             started: clock(),
             scans: Scans::default(),
             left_behind: LeftBehind::default(),
+            marks: Arc::default(),
             swept: Mutex::default(),
             sweeping: Arc::new(tokio::sync::Semaphore::new(1)),
             store,
@@ -224,8 +227,15 @@ impl Sessions {
 
     fn known<'a>(&self, registry: &'a mut Registry, user: &User) -> &'a mut Known {
         registry.accounts.entry(user.username.clone()).or_insert_with(|| {
-            let ledger = Ledger::new(user, self.0.store.clone(), self.0.clock.clone(), self.0.quota);
-            let account = Account::new(user, Arc::new(ledger), Arc::clone(&self.0.left_behind));
+            let ledger = Ledger::new(
+                user,
+                self.0.store.clone(),
+                self.0.clock.clone(),
+                self.0.quota,
+                self.0.events.metrics().clone(),
+            );
+            let (left_behind, marks) = (Arc::clone(&self.0.left_behind), Arc::clone(&self.0.marks));
+            let account = Account::new(user, Arc::new(ledger), left_behind, marks);
             Known { connections: Vec::new(), borrowed: 0, account: Arc::new(account) }
         })
     }

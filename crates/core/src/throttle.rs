@@ -71,22 +71,23 @@ impl Throttle {
             .then(|| usize::try_from((rate / PIECES_PER_SECOND).max(SMALLEST_PIECE)).unwrap_or(usize::MAX))
     }
 
-    /// Waits until the line has carried `bytes` more. Dropping the future while it waits gives nothing
+    /// Waits until the line has carried `bytes` more, and tells how long that took. Dropping the future while it waits gives nothing
     /// back: the bytes count as sent.
-    pub async fn take(&self, bytes: usize) {
+    pub async fn take(&self, bytes: usize) -> Duration {
         let end = {
             let mut line = self.line();
             if line.bytes_per_second == 0 {
-                return;
+                return Duration::ZERO;
             }
             line.advance();
             line.queued += bytes as u128 * NANOS;
             line.queued
         };
+        let began = Instant::now();
         loop {
             // Registered before the look at the line, so that no change is missed.
             let changed = self.changed.notified();
-            let Some(free_at) = self.line().free_at(end) else { return };
+            let Some(free_at) = self.line().free_at(end) else { return began.elapsed() };
             tokio::select! {
                 () = tokio::time::sleep_until(free_at) => {}
                 () = changed => {}

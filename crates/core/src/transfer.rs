@@ -297,7 +297,12 @@ impl Transfer {
     async fn throttle(&self, throttle: &Throttle, count: usize) -> Result<(), FsError> {
         tokio::select! {
             biased;
-            () = throttle.take(count) => Ok(()),
+            waited = throttle.take(count) => {
+                if !waited.is_zero() {
+                    self.session.events().metrics().throttled(self.direction(), waited);
+                }
+                Ok(())
+            }
             () = self.session.cancelled().cancelled() => Err(FsError::Cancelled),
         }
     }

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use crate::{UnixMillis, User, UserPage, UserQuery};
+use crate::{StorePool, UnixMillis, User, UserPage, UserQuery};
 
 /// Why the data provider could not answer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -126,6 +126,10 @@ pub trait UserStore: Send + Sync {
     async fn record_login(&self, name: &str, at: UnixMillis) -> Result<(), StoreError>;
     /// Whether the provider works.
     async fn ping(&self) -> Result<(), StoreError>;
+    /// The connections to the database, for providers that have some.
+    fn pool(&self) -> StorePool {
+        StorePool::default()
+    }
     /// Ends the work in good order, at the end of the program: files are left complete, connections closed. Calls
     /// that come later fail.
     async fn close(&self) {}

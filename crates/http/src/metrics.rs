@@ -11,12 +11,18 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tracing::error;
 
+use crate::auth::Gate;
 use crate::error::internal;
 use crate::process;
 use crate::state::Parts;
 
 /// Answers any method with everything that is counted.
-pub(crate) async fn expose(State(parts): State<Arc<Parts>>, headers: HeaderMap) -> Response {
+pub(crate) async fn expose(
+    State(parts): State<Arc<Parts>>,
+    State(gate): State<Option<Arc<Gate>>>,
+    headers: HeaderMap,
+) -> Response {
+    parts.metrics.store_pool(parts.accounts.pool());
     let mut text = match parts.metrics.encode() {
         Ok(text) => text,
         Err(error) => {
@@ -24,6 +30,8 @@ pub(crate) async fn expose(State(parts): State<Arc<Parts>>, headers: HeaderMap) 
             return internal();
         }
     };
+    text += &gate.map(|gate| gate.metrics()).unwrap_or_default();
+    text += &program(&parts);
     // Counting the descriptors of a busy server is some work for the kernel.
     text += &tokio::task::spawn_blocking(process::metrics).await.unwrap_or_default();
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
@@ -35,6 +43,22 @@ pub(crate) async fn expose(State(parts): State<Arc<Parts>>, headers: HeaderMap) 
         return response;
     }
     (content_type, text).into_response()
+}
+
+/// What the other parts count by themselves.
+fn program(parts: &Parts) -> String {
+    let moved = parts.sessions.activity().total();
+    let version = &parts.version;
+    format!(
+        "# HELP tidegate_transferred_bytes_total Bytes moved by transfers, running and failed ones included\n\
+         # TYPE tidegate_transferred_bytes_total counter\n\
+         tidegate_transferred_bytes_total{{direction=\"upload\"}} {}\n\
+         tidegate_transferred_bytes_total{{direction=\"download\"}} {}\n\
+         # HELP tidegate_build_info Which build this is; the value is always 1\n\
+         # TYPE tidegate_build_info gauge\n\
+         tidegate_build_info{{version={:?},commit={:?}}} 1\n",
+        moved.uploaded_bytes, moved.downloaded_bytes, version.version, version.commit_hash,
+    )
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {

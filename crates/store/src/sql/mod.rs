@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate_core::{
-    Order, Page, StoreError, UnixMillis, UsageDelta, UsedQuota, User, UserPage, UserQuery, UserStore,
+    Order, Page, StoreError, StorePool, UnixMillis, UsageDelta, UsedQuota, User, UserPage, UserQuery, UserStore,
 };
 
 use crate::record::{self, Value};
@@ -42,6 +42,8 @@ trait Engine: Send + Sync {
     async fn execute(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<u64, sqlx::Error>;
     /// Adds a row; its new id.
     async fn insert(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<i64, sqlx::Error>;
+    /// The connections that it holds.
+    fn pool(&self) -> StorePool;
     /// Ends all connections in good order. Calls fail from then on.
     async fn close(&self);
 }
@@ -202,6 +204,10 @@ impl UserStore for SqlStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.rows(&self.statements.ping, vec![]).await.map(drop)
+    }
+
+    fn pool(&self) -> StorePool {
+        self.engine.pool()
     }
 
     async fn close(&self) {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::{Connection, Error};
+use tidegate_core::StorePool;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::warn;
@@ -325,6 +326,13 @@ impl<S: Server> Engine for Remote<S> {
 
     async fn insert(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<i64, Error> {
         Ok(self.run(Call::Insert, sql, args).await?.id)
+    }
+
+    fn pool(&self) -> StorePool {
+        let max = self.0.size;
+        let free = u32::try_from(self.0.slots.available_permits()).unwrap_or(max);
+        let idle = u32::try_from(self.0.idle().len()).unwrap_or(max);
+        StorePool { busy: max.saturating_sub(free), idle, max }
     }
 
     async fn close(&self) {

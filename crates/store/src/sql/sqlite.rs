@@ -13,6 +13,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, Sql
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool, TypeInfo, ValueRef,
 };
+use tidegate_core::StorePool;
 
 use super::{BUSY_TIMEOUT, Engine, SqlStore, dialect, migrations};
 use crate::OpenError;
@@ -247,6 +248,14 @@ impl Engine for SqliteEngine {
 
     async fn insert(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<i64, sqlx::Error> {
         Ok(bind(sql, args).execute(self.writer()?).await?.last_insert_rowid())
+    }
+
+    fn pool(&self) -> StorePool {
+        let all = || [Some(&self.reader), self.writer.as_ref()].into_iter().flatten();
+        let idle: u32 = all().map(|pool| u32::try_from(pool.num_idle()).unwrap_or(0)).sum();
+        let open: u32 = all().map(SqlitePool::size).sum();
+        let max = all().map(|pool| pool.options().get_max_connections()).sum();
+        StorePool { busy: open.saturating_sub(idle), idle, max }
     }
 
     /// The last connection to leave folds a write-ahead log into the file.

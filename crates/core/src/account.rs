@@ -2,10 +2,13 @@
 //! names, and the scan that may be counting meanwhile. Who may do what is not decided here.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tidegate_vfs::{Links, Metadata, Storage, VPath};
+use tracing::warn;
 
+use crate::marks::{Mark, Marks};
 use crate::open_files::{Identity, OpenFiles, Resized, signed};
 use crate::tally::{Entry, Known, Tally, rebase};
 use crate::{Ledger, Throttle, UsageDelta, User};
@@ -32,6 +35,11 @@ pub(crate) struct Account {
     replacing: Mutex<HashMap<Vec<u8>, Arc<Replacing>>>,
     left_behind: LeftBehind,
     tally: Mutex<Option<Tally>>,
+    username: String,
+    marks: Arc<OnceLock<Marks>>,
+    mark: tokio::sync::OnceCell<Option<Mark>>,
+    /// The provider may have a wrong usage, which only a scan can tell.
+    in_doubt: AtomicBool,
 }
 
 /// An upload that will take the place of a file. Both paths are without links, and follow when a
@@ -56,7 +64,12 @@ impl Replacing {
 }
 
 impl Account {
-    pub(crate) fn new(user: &User, ledger: Arc<Ledger>, left_behind: LeftBehind) -> Self {
+    pub(crate) fn new(
+        user: &User,
+        ledger: Arc<Ledger>,
+        left_behind: LeftBehind,
+        marks: Arc<OnceLock<Marks>>,
+    ) -> Self {
         Self {
             upload: Throttle::new(user.upload_bandwidth),
             download: Throttle::new(user.download_bandwidth),
@@ -66,7 +79,43 @@ impl Account {
             replacing: Mutex::default(),
             left_behind,
             tally: Mutex::default(),
+            username: user.username.clone(),
+            marks,
+            mark: tokio::sync::OnceCell::new(),
+            in_doubt: AtomicBool::new(false),
         }
+    }
+
+    /// Something is about to change on disk which the provider learns later: from now on, a start after a
+    /// kill looks at this home.
+    pub(crate) async fn changing(&self) {
+        let mark = || async {
+            let (marks, username) = (Arc::clone(&self.marks), self.username.clone());
+            marks.get()?;
+            let mark = move || marks.get().map(|marks| marks.mark(&username)).transpose();
+            match tokio::task::spawn_blocking(mark).await.map_err(std::io::Error::other).flatten() {
+                Ok(mark) => mark,
+                Err(error) => {
+                    let name = &self.username;
+                    warn!("user {name:?} cannot be marked, so a kill may leave a wrong usage: {error}");
+                    None
+                }
+            }
+        };
+        self.mark.get_or_init(mark).await;
+    }
+
+    /// Takes over what an earlier process has left.
+    pub(crate) fn adopt(&self, marks: Vec<Mark>) {
+        for mark in marks {
+            // One is enough; any other goes.
+            let _ = self.mark.set(Some(mark));
+        }
+    }
+
+    /// Whether only a scan can tell the usage.
+    pub(crate) fn doubt(&self, in_doubt: bool) {
+        self.in_doubt.store(in_doubt, Ordering::Relaxed);
     }
 
     /// Announces an upload that is written to `temporary`, before that exists.
@@ -222,5 +271,16 @@ impl Account {
 
     fn replacing(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Arc<Replacing>>> {
         self.replacing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let settled = self.ledger.is_settled() && self.files.is_empty() && self.replacing().is_empty();
+        if let Some(Some(mark)) = self.mark.take() {
+            if !settled || *self.in_doubt.get_mut() {
+                mark.keep();
+            }
+        }
     }
 }

@@ -85,6 +85,11 @@ impl OpenFiles {
         self.files().get(&identity).cloned()
     }
 
+    /// Whether no file is open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files().is_empty()
+    }
+
     /// Every open file with the size that is in the books.
     pub(crate) fn booked(&self) -> Vec<Resized> {
         let sizes = |file: &Arc<OpenFile>| Resized { identity: file.identity, size: file.state().booked };

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::account::Account;
+use crate::child::Charge;
 use crate::tally::Tally;
 use crate::upload::is_temporary;
 use crate::{Session, Sessions, StoreError, UnixMillis, UsedQuota, User, orphans};
@@ -71,6 +72,8 @@ struct Progress {
     bytes: AtomicI64,
     /// The home was changed by a program meanwhile.
     again: AtomicBool,
+    /// What programs were sent, until what has become of it is found.
+    charges: Mutex<Vec<Charge>>,
 }
 
 impl Default for Scans {
@@ -84,6 +87,12 @@ impl Default for Scans {
     }
 }
 
+impl Progress {
+    fn charges(&self) -> MutexGuard<'_, Vec<Charge>> {
+        self.charges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Scans {
     fn running(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Progress>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,11 +103,15 @@ impl Scans {
 struct Listed {
     sessions: Sessions,
     username: String,
+    progress: Arc<Progress>,
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.sessions.shared().scans.running().remove(&self.username);
+        let mut running = self.sessions.shared().scans.running();
+        if running.get(&self.username).is_some_and(|progress| Arc::ptr_eq(progress, &self.progress)) {
+            running.remove(&self.username);
+        }
     }
 }
 
@@ -111,7 +124,7 @@ impl Sessions {
     /// [`ScanError::User`] if there is no such user, [`ScanError::Running`] if one is under way.
     pub async fn scan(&self, username: &str) -> Result<(), ScanError> {
         let user = self.shared().store.user(username).await?;
-        self.start_scan(user, false)
+        self.start_scan(user, false, None)
     }
 
     /// The scans that run, by name.
@@ -128,7 +141,7 @@ impl Sessions {
         running.iter().map(info).collect()
     }
 
-    fn start_scan(&self, user: User, again: bool) -> Result<(), ScanError> {
+    pub(crate) fn start_scan(&self, user: User, again: bool, charge: Option<Charge>) -> Result<(), ScanError> {
         let scans = &self.shared().scans;
         if scans.stop.is_cancelled() {
             return Err(ScanError::ShuttingDown);
@@ -137,6 +150,7 @@ impl Sessions {
             let mut running = scans.running();
             if let Some(progress) = running.get(&user.username) {
                 progress.again.fetch_or(again, Ordering::Relaxed);
+                progress.charges().extend(charge);
                 return Err(ScanError::Running);
             }
             let progress = Arc::new(Progress {
@@ -144,15 +158,24 @@ impl Sessions {
                 files: AtomicI64::new(0),
                 bytes: AtomicI64::new(0),
                 again: AtomicBool::new(false),
+                charges: Mutex::new(charge.into_iter().collect()),
             });
             running.insert(user.username.clone(), Arc::clone(&progress));
             progress
         };
-        let listed = Listed { sessions: self.clone(), username: user.username.clone() };
+        let listed = Listed { sessions: self.clone(), username: user.username.clone(), progress };
+        // What is known of the user is kept until the end, with any doubt about it.
+        let account = self.borrow_account(&user);
         scans.tasks.spawn(async move {
             loop {
-                listed.sessions.run_scan(&user, &progress).await;
-                if !progress.again.swap(false, Ordering::Relaxed) {
+                let done = listed.sessions.run_scan(&user, &listed.progress).await;
+                // Decided while nobody can ask for another: whoever comes later starts a new scan.
+                let mut running = listed.sessions.shared().scans.running();
+                if !listed.progress.again.swap(false, Ordering::Relaxed) {
+                    if done {
+                        account.doubt(false);
+                    }
+                    running.remove(&user.username);
                     break;
                 }
             }
@@ -160,19 +183,20 @@ impl Sessions {
         Ok(())
     }
 
-    async fn run_scan(&self, user: &User, progress: &Progress) {
+    /// Whether the usage is what was found.
+    async fn run_scan(&self, user: &User, progress: &Progress) -> bool {
         let (shared, name) = (self.shared(), &user.username);
         if !shared.quota.scans_count() {
             debug!("scan of user {name:?} changes nothing: usage is not tracked, or not written");
-            return;
+            return false;
         }
-        let Ok(_permit) = shared.scans.permits.acquire().await else { return };
+        let Ok(_permit) = shared.scans.permits.acquire().await else { return false };
         let found = match shared.storage.open_existing(user).await {
             Ok(storage) => self.count_home(user, &storage.without_links(), progress).await,
             Err(FsError::NotDir) => self.nothing(user).await,
             Err(error) => Err(Stopped::Failed(error)),
         };
-        match found {
+        match &found {
             Ok(UsedQuota { size_bytes, files }) => {
                 info!("scan of user {name:?} found {files} files of {size_bytes} bytes");
             }
@@ -187,6 +211,7 @@ impl Sessions {
             }
             Err(Stopped::Cancelled) => debug!("scan of user {name:?} ended with the server"),
         }
+        found.is_ok()
     }
 
     /// A home that is no directory holds nothing.
@@ -226,8 +251,14 @@ impl Session {
     /// Counts the user's files anew, after a program changed them without the door. A scan that runs
     /// already is run once more.
     pub fn rescan(&self) {
+        self.rescan_with(None);
+    }
+
+    /// As [`Session::rescan`]; `charge` is held until the files are counted.
+    pub(crate) fn rescan_with(&self, charge: Option<Charge>) {
+        self.account().doubt(true);
         // Running already: it was told to begin again. Shutting down: nobody is left to know.
-        let _ = self.sessions().start_scan(User::clone(&self.current()), true);
+        let _ = self.sessions().start_scan(User::clone(&self.current()), true, charge);
     }
 }
 

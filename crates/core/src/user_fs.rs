@@ -65,13 +65,13 @@ pub struct UserFs {
 
 /// Whose permissions decide: those of the directory itself, or of the one that holds the entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum On {
+pub(crate) enum On {
     Own,
     Parent,
 }
 
 /// Where an authorized operation acts.
-struct Place {
+pub(crate) struct Place {
     storage: Arc<dyn Storage>,
     path: VPath,
 }
@@ -109,6 +109,7 @@ impl UserFs {
     pub async fn upload(&self, path: &VPath, how: UploadOptions) -> Result<Transfer, FsError> {
         let mut place = self.authorize(path, Perms::UPLOAD, On::Parent, Links::Follow).await?;
         let account = self.session.account();
+        account.changing().await;
         for _ in 0..OPEN_ATTEMPTS {
             let names = account.names.lock().await;
             let existing = match place.storage.metadata(&place.path, Links::Keep).await {
@@ -337,6 +338,7 @@ impl UserFs {
         }
         let place = self.authorize(path, Perms::DELETE, On::Parent, Links::Keep).await?;
         let account = self.session.account();
+        account.changing().await;
         let removed = {
             let _names = account.names.lock().await;
             let removed = self.metadata_inside(&place, Links::Keep).await?;
@@ -390,6 +392,7 @@ impl UserFs {
         let source = self.authorize(from, Perms::RENAME, On::Parent, Links::Keep).await?;
         let target = self.authorize(to, Perms::RENAME, On::Parent, Links::Keep).await?;
         let account = self.session.account();
+        account.changing().await;
         {
             let _names = account.names.lock().await;
             let moved = self.metadata_inside(&source, Links::Keep).await?;
@@ -477,6 +480,7 @@ impl UserFs {
             }
         }
         let account = self.session.account();
+        account.changing().await;
         {
             let _names = account.names.lock().await;
             let linked = self.metadata_inside(&source, Links::Keep).await?;
@@ -621,23 +625,13 @@ impl UserFs {
         }
     }
 
-    /// Where `path` lies on disk, for a program that gets the user's rights there: all of `needed` must
-    /// be held at and everywhere below it.
-    ///
-    /// # Errors
-    ///
-    /// [`FsError::Denied`], or [`FsError::Unsupported`] where files are not on a local disk.
-    pub async fn system_path(&self, path: &VPath, needed: Perms) -> Result<PathBuf, FsError> {
-        let place = self.authorize(path, needed, On::Own, Links::Follow).await?;
-        for path in [path, &place.path] {
-            if self.session.current().permissions.narrower_below(path, needed) {
-                return Err(FsError::Denied);
-            }
-        }
-        place.storage.local_path(&place.path).ok_or(FsError::Unsupported)
-    }
-
-    async fn authorize(&self, path: &VPath, needed: Perms, on: On, links: Links) -> Result<Place, FsError> {
+    pub(crate) async fn authorize(
+        &self,
+        path: &VPath,
+        needed: Perms,
+        on: On,
+        links: Links,
+    ) -> Result<Place, FsError> {
         self.session.touch();
         self.check(path, needed, on)?;
         if is_temporary(path.name()) {
@@ -656,7 +650,7 @@ impl UserFs {
         Ok(Place { storage: storage.without_links(), path: resolved })
     }
 
-    fn check(&self, path: &VPath, needed: Perms, on: On) -> Result<(), FsError> {
+    pub(crate) fn check(&self, path: &VPath, needed: Perms, on: On) -> Result<(), FsError> {
         let rules = &self.session.current().permissions;
         let held = match (on, path.parent()) {
             (On::Parent, Some(parent)) => rules.at(&parent),
@@ -709,6 +703,7 @@ impl UserFs {
     /// Changes the size of a file by its name, within the quota.
     async fn truncate(&self, place: &Place, size: u64) -> Result<(), FsError> {
         let account = self.session.account();
+        account.changing().await;
         {
             let _names = account.names.lock().await;
             let old = place.storage.metadata(&place.path, Links::Follow).await?;

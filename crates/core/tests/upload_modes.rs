@@ -264,6 +264,27 @@ async fn files_and_directories_are_synced_if_the_configuration_says_so() {
     }
 }
 
+/// A power failure loses what was not forced to the disk, in any order: no step may overtake the one before it.
+#[tokio::test]
+async fn nothing_overtakes_anything_on_its_way_to_the_disk() {
+    let atomic = ["write", "write", "sync file", "close", "rename", "sync directory"];
+    let standard = ["write", "write", "sync file", "close", "sync directory"];
+    for (mode, want) in [
+        (UploadMode::Standard, &standard[..]),
+        (UploadMode::Atomic, &atomic),
+        (UploadMode::AtomicWithResume, &atomic),
+    ] {
+        let policy = FsPolicy { upload_mode: mode, fsync: true, ..FsPolicy::default() };
+        let house = House::over(Arc::new(MemoryStorage::new()), policy, TrackQuota::Always, |_| {});
+        let files = house.files().await;
+        let transfer = files.upload(&path("/f"), NEW).await.unwrap();
+        transfer.write_at(0, data(10)).await.unwrap();
+        transfer.write_at(10, data(10)).await.unwrap();
+        transfer.finish().await.unwrap();
+        assert_eq!(house.faults.steps(), want, "{mode:?}");
+    }
+}
+
 const OLD_TEMPORARY: &str = ".sftpgo-upload.0123456789abcdefghij.f";
 const YOUNG_TEMPORARY: &str = ".sftpgo-upload.0123456789abcdefghik.f";
 

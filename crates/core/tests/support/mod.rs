@@ -189,6 +189,16 @@ impl House {
         Self { store, storage, faults, authenticator, sessions, accounts, now, home, logins }
     }
 
+    /// The registry of a process that is started later, over the same provider and the same files.
+    pub(crate) fn next(&self) -> Sessions {
+        let policy = FsPolicy { upload_mode: UploadMode::Atomic, ..FsPolicy::default() };
+        let quota = QuotaPolicy { track: TrackQuota::Always, write: true };
+        // Later than whatever the storage has noted as a time.
+        let clock: Clock = Arc::new(|| tidegate_core::system_clock()() + 60_000);
+        let events = Events::new(Metrics::new(), None);
+        Sessions::new(self.store.clone(), self.home.clone(), events, clock, policy, quota)
+    }
+
     /// What the home answers to a scan that wants to open it.
     pub(crate) fn set_home(&self, answer: Result<(), FsError>) {
         *self.home.1.lock().unwrap() = answer;
@@ -261,6 +271,7 @@ struct FaultFlags {
     sync: AtomicBool,
     synced_files: AtomicUsize,
     synced_dirs: AtomicUsize,
+    steps: Mutex<Vec<String>>,
 }
 
 impl Faults {
@@ -278,6 +289,13 @@ impl Faults {
     }
     pub(crate) fn synced(&self) -> (usize, usize) {
         (self.0.synced_files.load(Ordering::Relaxed), self.0.synced_dirs.load(Ordering::Relaxed))
+    }
+    /// What was done to contents and names, in its order, since the last call.
+    pub(crate) fn steps(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.steps.lock().unwrap())
+    }
+    fn step(&self, what: &str) {
+        self.0.steps.lock().unwrap().push(what.to_owned());
     }
     fn broken() -> FsError {
         std::io::Error::other("the disk is broken").into()
@@ -340,7 +358,9 @@ impl Storage for Slow {
         if self.faults.0.rename.load(Ordering::Relaxed) {
             return Err(Faults::broken());
         }
-        slowly(self.inner.rename(from, to, target)).await
+        let done = slowly(self.inner.rename(from, to, target)).await;
+        self.faults.step("rename");
+        done
     }
     async fn resolve(&self, path: &VPath, links: Links) -> Result<VPath, FsError> {
         slowly(self.inner.resolve(path, links)).await
@@ -350,7 +370,9 @@ impl Storage for Slow {
     }
     async fn sync_dir(&self, path: &VPath) -> Result<(), FsError> {
         self.faults.0.synced_dirs.fetch_add(1, Ordering::Relaxed);
-        self.inner.sync_dir(path).await
+        let done = self.inner.sync_dir(path).await;
+        self.faults.step("sync directory");
+        done
     }
     async fn space(&self, path: &VPath) -> Result<Space, FsError> {
         self.inner.space(path).await
@@ -399,7 +421,9 @@ impl File for SlowFile {
             }
             self.faults.disk_takes(fits - wanted);
         }
-        slowly(self.inner.write_at(offset, data)).await
+        let done = slowly(self.inner.write_at(offset, data)).await;
+        self.faults.step("write");
+        done
     }
     async fn metadata(&self) -> Result<Metadata, FsError> {
         slowly(self.inner.metadata()).await
@@ -412,9 +436,13 @@ impl File for SlowFile {
             return Err(Faults::broken());
         }
         self.faults.0.synced_files.fetch_add(1, Ordering::Relaxed);
-        self.inner.sync().await
+        let done = self.inner.sync().await;
+        self.faults.step("sync file");
+        done
     }
     async fn close(&self) -> Result<(), FsError> {
-        slowly(self.inner.close()).await
+        let done = slowly(self.inner.close()).await;
+        self.faults.step("close");
+        done
     }
 }

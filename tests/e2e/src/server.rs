@@ -1,5 +1,6 @@
 //! The server under test: a process of its own, with a temporary configuration directory and free ports.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct TestServer {
     root: tempfile::TempDir,
     stdout: Option<Collected>,
     stderr: Option<Collected>,
+    /// Arguments and environment, to start it again.
+    again: (Vec<OsString>, Vec<(String, String)>),
     /// The port that serves SSH.
     pub port: u16,
     /// The port that serves the REST API; 0 if there is none.
@@ -158,9 +161,12 @@ impl ServerBuilder {
         let log = if self.log_file { root.join("log.json") } else { PathBuf::new() };
         let mut command = command(root);
         command.arg("serve").arg("-c").arg(root.join("conf")).args(["-f", "sftpgo", "-l"]).arg(log);
-        command.args(&self.args).envs(self.env);
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        let again = (command.get_args().map(OsString::from).collect(), self.env);
         let port = |section: &str| self.config[section]["bind_port"].as_u64().map_or(0, |port| port as u16);
-        TestServer::launch(command, port("sftpd"), port("httpd"), self.root)
+        let mut server = TestServer::launch(command, port("sftpd"), port("httpd"), self.root);
+        server.again = again;
+        server
     }
 }
 
@@ -190,16 +196,35 @@ impl TestServer {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let stdout = Some(collect(child.stdout.take()));
         let stderr = Some(collect(child.stderr.take()));
-        let mut server = Self { child, root, stdout, stderr, port, http_port };
+        let again = (Vec::new(), Vec::new());
+        let mut server = Self { child, root, stdout, stderr, again, port, http_port };
+        server.wait_ready();
+        server
+    }
+
+    fn wait_ready(&mut self) {
         wait_for("the server to answer on its ports", Duration::from_secs(60), || {
-            if let Some(exit) = server.child.try_wait().unwrap() {
-                panic!("the server ended at its start, {exit}:\n{}", server.console());
+            if let Some(exit) = self.child.try_wait().unwrap() {
+                panic!("the server ended at its start, {exit}:\n{}", self.console());
             }
-            let ssh = greeting(port).is_some_and(|line| line.starts_with("SSH-2.0-"));
-            let http = http_port == 0 || TcpStream::connect(("127.0.0.1", http_port)).is_ok();
+            let ssh = greeting(self.port).is_some_and(|line| line.starts_with("SSH-2.0-"));
+            let http = self.http_port == 0 || TcpStream::connect(("127.0.0.1", self.http_port)).is_ok();
             (ssh && http).then_some(())
         });
-        server
+    }
+
+    /// Starts a server that has ended once more, with the same configuration and in the same directory. Only
+    /// for one that a [`ServerBuilder`] has started.
+    pub fn start_again(&mut self) {
+        assert!(!self.is_running(), "the server still runs");
+        let (args, env) = &self.again;
+        assert!(!args.is_empty(), "only a builder's server can be started again");
+        let mut command = command(self.root.path());
+        command.args(args).envs(env.iter().map(|(name, value)| (name, value)));
+        self.child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        self.stdout = Some(collect(self.child.stdout.take()));
+        self.stderr = Some(collect(self.child.stderr.take()));
+        self.wait_ready();
     }
 
     /// A path in the server's temporary directory: `conf/`, `homes/`, `work/` (for clients), `log.json`.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tidegate_e2e::{RawSftp, TestServer, flags, secs, wait_for};
 
 /// A script that writes its arguments, NUL-terminated, and its environment into files of its own in `dir`.
-fn recorder(dir: &Path) -> PathBuf {
+pub(crate) fn recorder(dir: &Path) -> PathBuf {
     std::fs::create_dir_all(dir).unwrap();
     let path = dir.join("record");
     let body = "printf '%s\\0' \"$@\" > new.$$; env > env.$$; mv new.$$ run.$$";
@@ -29,7 +29,7 @@ fn texts(dir: &Path, prefix: &str) -> Vec<String> {
 }
 
 /// The arguments of every run, once there are `count`.
-fn runs(dir: &Path, count: usize) -> BTreeSet<Vec<String>> {
+pub(crate) fn runs(dir: &Path, count: usize) -> BTreeSet<Vec<String>> {
     let texts = wait_for(&format!("{count} runs of the command"), secs(20), || {
         let texts = texts(dir, "run.");
         (texts.len() >= count).then_some(texts)

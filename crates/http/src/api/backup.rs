@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method};
@@ -18,6 +19,7 @@ use tracing::{error, info, warn};
 
 use super::dump::{self, MAX_DUMP_BYTES};
 use super::query::Pairs;
+use crate::auth::Visitor;
 use crate::backups::{self, Backups, ReadError, Unfinished};
 use crate::error::{ApiError, done};
 use crate::state::Parts;
@@ -29,11 +31,12 @@ const BATCH: usize = 200;
 pub(crate) async fn save(
     State(parts): State<Arc<Parts>>,
     State(backups): State<Arc<Backups>>,
+    Extension(visitor): Extension<Visitor>,
     method: Method,
     headers: HeaderMap,
     query: Pairs,
 ) -> Result<Response, ApiError> {
-    refuse_foreign_get(&method, &headers)?;
+    refuse_foreign_get(&method, &headers, &visitor)?;
     let name = query.first("output_file").unwrap_or_default().trim().to_owned();
     check_name(&name)?;
     let _turn = backups.turn().await;
@@ -113,12 +116,13 @@ fn cannot_save(name: &str, failure: FsError) -> ApiError {
 pub(crate) async fn load(
     State(parts): State<Arc<Parts>>,
     State(backups): State<Arc<Backups>>,
+    Extension(visitor): Extension<Visitor>,
     method: Method,
     headers: HeaderMap,
     query: Pairs,
     body: Body,
 ) -> Result<Response, ApiError> {
-    refuse_foreign_get(&method, &headers)?;
+    refuse_foreign_get(&method, &headers, &visitor)?;
     let scan: i64 = query.integer("scan_quota")?.unwrap_or(0);
     let mode = match query.integer("mode")? {
         Some(1) => RestoreMode::KeepExisting,
@@ -205,11 +209,13 @@ pub(crate) fn log(report: &RestoreReport) {
 }
 
 /// A link or an image on another web page makes a browser send a `GET` without asking, and without `Origin`.
-fn refuse_foreign_get(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
+fn refuse_foreign_get(method: &Method, headers: &HeaderMap, visitor: &Visitor) -> Result<(), ApiError> {
     let own = |site: &[u8]| matches!(site, b"same-origin" | b"none");
     let foreign = headers.get_all("sec-fetch-site").iter().any(|site| !own(site.as_bytes()));
-    if *method == Method::GET && (foreign || headers.contains_key("origin")) {
-        return Err(ApiError::Forbidden("the request comes from another web site; use POST".to_owned()));
+    // A visitor with a token came with the cookie of the web pages, which browsers send by themselves.
+    let by_itself = foreign || headers.contains_key("origin") || !visitor.csrf.is_empty();
+    if *method == Method::GET && by_itself {
+        return Err(ApiError::Forbidden("the request could come from another web site; use POST".to_owned()));
     }
     Ok(())
 }

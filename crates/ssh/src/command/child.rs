@@ -48,6 +48,8 @@ pub(super) struct Target {
     pub(super) path: VPath,
     /// Whether it ends with a slash for the program, which gives it another meaning for rsync.
     pub(super) slash: bool,
+    /// What follows the path after `/./`, which for rsync is where the names that it sends begin.
+    pub(super) sent: Option<Vec<u8>>,
 }
 
 /// A program to run on paths, which are appended to its arguments.
@@ -109,6 +111,9 @@ fn command(
         command.arg("--dir").arg(OsStr::from_bytes(place.dir.as_bytes()));
         if let Some(name) = &place.name {
             command.arg("--name").arg(OsStr::from_bytes(name));
+        }
+        if let Some(sent) = &target.sent {
+            command.arg("--sent").arg(OsStr::from_bytes(sent));
         }
         if target.slash {
             command.arg("--slash");

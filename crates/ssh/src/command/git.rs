@@ -73,7 +73,7 @@ pub(super) async fn run(
         arguments: service.arguments().iter().map(OsString::from).collect(),
         environment: environment(session, protocol, installed.helpers.as_ref().map(|dir| dir.as_os_str())),
     };
-    let target = Target { path: repository, slash: false };
+    let target = Target { path: repository, slash: false, sent: None };
     child::run(channel, session, programs, program, &[target], needs).await
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod child;
 pub(crate) mod git;
 mod hash;
 pub(crate) mod programs;
+mod rsync;
 
 use bytes::Bytes;
 use tidegate_core::{Command as CommandReport, CommandKind, Event, Perms, Protocol, Session};
@@ -45,12 +46,14 @@ enum Runner {
     Scp,
     /// Serves a repository.
     Git(Service),
+    /// Copies what has changed.
+    Rsync,
 }
 
 impl Runner {
     /// Whether a program of the system does the work.
     fn is_program(self) -> bool {
-        matches!(self, Self::Git(_))
+        matches!(self, Self::Git(_) | Self::Rsync)
     }
 }
 
@@ -75,6 +78,7 @@ const COMMANDS: &[Command] = &[
     Command { name: "git-upload-pack", needs: SYSTEM, runner: Runner::Git(Service::UploadPack) },
     Command { name: "git-receive-pack", needs: SYSTEM, runner: Runner::Git(Service::ReceivePack) },
     Command { name: "git-upload-archive", needs: SYSTEM, runner: Runner::Git(Service::UploadArchive) },
+    Command { name: "rsync", needs: SYSTEM, runner: Runner::Rsync },
 ];
 
 /// The commands that clients may run.
@@ -157,7 +161,7 @@ impl Job {
     fn protocol(&self) -> Protocol {
         match self.command.runner {
             Runner::Scp => Protocol::Scp,
-            Runner::Cd | Runner::Pwd | Runner::Hash(_) | Runner::Git(_) => Protocol::Ssh,
+            Runner::Cd | Runner::Pwd | Runner::Hash(_) | Runner::Git(_) | Runner::Rsync => Protocol::Ssh,
         }
     }
 
@@ -194,6 +198,9 @@ pub(crate) async fn serve(
         Runner::Git(service) => {
             let (programs, request) = (&commands.programs, (service, job.arguments.as_slice()));
             git::run(channel, session, programs, request, git_protocol, job.command.needs).await
+        }
+        Runner::Rsync => {
+            rsync::run(channel, session, &commands.programs, &job.arguments, job.command.needs).await
         }
     };
     let (id, name) = (&*session.peer().connection_id, job.command.name);

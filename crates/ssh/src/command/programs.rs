@@ -12,6 +12,8 @@ pub struct Programs {
     /// What confines itself and then becomes the program: a program with its first arguments. Empty where
     /// there is none; then no program is started.
     confine: Vec<OsString>,
+    /// Whether it can keep a program from the files of others.
+    keeps_files: bool,
     git: Option<Installed>,
     rsync: Option<Installed>,
 }
@@ -47,14 +49,15 @@ impl Programs {
     }
 
     /// Looks for the programs in the directories of `PATH`. `confine` is what confines itself and becomes the
-    /// program that follows: itself and its first arguments.
-    pub fn find(confine: Vec<OsString>) -> Self {
+    /// program that follows: itself and its first arguments; `keeps_files` is whether it really keeps a program
+    /// from the files of others.
+    pub fn find(confine: Vec<OsString>, keeps_files: bool) -> Self {
         let git = installed("git").map(|program| {
             let helpers = exec_path(&program);
             Installed { program, helpers }
         });
         let rsync = installed("rsync").map(|program| Installed { program, helpers: None });
-        Self { confine, git, rsync }
+        Self { confine, keeps_files, git, rsync }
     }
 
     /// Those of `commands` whose program is not there, with its name.
@@ -81,6 +84,11 @@ impl Programs {
             Needs::Git => self.git.as_ref(),
             Needs::Rsync => self.rsync.as_ref(),
         }
+    }
+
+    /// Whether programs are kept from the files of others.
+    pub(crate) fn confine_files(&self) -> bool {
+        self.keeps_files
     }
 
     /// What confines: a program and its first arguments.
@@ -125,7 +133,7 @@ mod tests {
 
     #[test]
     fn without_confinement_there_are_no_programs() {
-        let none = Programs::find(Vec::new());
+        let none = Programs::find(Vec::new(), true);
         let commands: Vec<String> = ["git-upload-pack", "rsync", "pwd"].map(str::to_owned).into();
         assert_eq!(none.missing(&commands), [("git-upload-pack", "git"), ("rsync", "rsync")]);
         assert!(!none.allow("rsync") && !none.allow("git-receive-pack") && none.allow("pwd"));

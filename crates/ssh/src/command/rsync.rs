@@ -4,10 +4,10 @@
 //! the program is `child.rs`. Here is what a line needs: which permissions, which paths, what is prepared.
 //! Wildcards are expanded by nobody, as there is no shell.
 
-pub(crate) mod arguments;
+mod arguments;
 #[cfg(test)]
 mod arguments_tests;
-pub(crate) mod options;
+mod options;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -128,7 +128,8 @@ fn targets(arguments: &Arguments) -> Result<Vec<Target>, Reason> {
 }
 
 /// What a client's path means. One that ends with a slash, `.` or `..` is what is in a directory. Where
-/// `whole` paths are sent, they begin after the first `/./`, else at the home directory.
+/// `whole` paths are sent, they begin after the first `/./`, else at the home directory; the program then
+/// gets the directory where they begin.
 fn target(raw: &[u8], whole: bool) -> Result<Target, Reason> {
     const UNUSABLE: Reason = Reason("the path cannot be used");
     // What the client's user expects a shell to expand.
@@ -139,16 +140,16 @@ fn target(raw: &[u8], whole: bool) -> Result<Target, Reason> {
     let path = VPath::parse(raw).map_err(|_| UNUSABLE)?;
     let last = raw.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     let slash = path.is_root() || matches!(last, b"" | b"." | b"..");
-    let mut sent = None;
-    if whole {
-        let marker = raw.windows(3).position(|window| window == b"/./");
-        let base = VPath::parse(&raw[..marker.unwrap_or(0)]).map_err(|_| UNUSABLE)?;
-        if !path.is_within(&base) {
-            return Err(Reason("the path leads out of where it begins"));
-        }
-        sent = Some(path.components().count() - base.components().count());
+    if !whole {
+        return Ok(Target { path, slash, sent: None });
     }
-    Ok(Target { path, slash, sent })
+    let marker = raw.windows(3).position(|window| window == b"/./");
+    let start = VPath::parse(&raw[..marker.unwrap_or(0)]).map_err(|_| UNUSABLE)?;
+    if !path.is_within(&start) {
+        return Err(Reason("the path leads out of where it begins"));
+    }
+    let sent = path.components().skip(start.components().count()).collect::<Vec<_>>().join(&b'/');
+    Ok(Target { path: start, slash, sent: Some(sent) })
 }
 
 /// Creates the directories above `path` that are missing, under the rules for any directory.
@@ -157,8 +158,11 @@ async fn make_parents(session: &Session, path: &VPath) -> Result<(), FsError> {
     let mut missing = Vec::new();
     let mut above = path.parent();
     while let Some(dir) = above {
-        if dir.is_root() || files.is_dir(&dir).await? {
-            break;
+        match files.is_dir(&dir).await {
+            Err(FsError::NotFound) => {}
+            Err(error) => return Err(error),
+            // If it is no directory, creating what is below it fails.
+            Ok(_) => break,
         }
         above = dir.parent();
         missing.push(dir);
@@ -178,9 +182,9 @@ mod tests {
 
     fn shown(raw: &str, whole: bool) -> Result<String, Reason> {
         let target = target(raw.as_bytes(), whole)?;
-        let slash = if target.slash && !target.path.is_root() { "/" } else { "" };
-        let sent = target.sent.map_or(String::new(), |sent| format!(" {sent}"));
-        Ok(format!("{}{slash}{sent}", target.path))
+        let sent = target.sent.map(|sent| format!(" {}", String::from_utf8_lossy(&sent)));
+        let path = format!("{}{}", target.path, sent.unwrap_or_default());
+        Ok(if target.slash && path != "/" { path + "/" } else { path })
     }
 
     #[test]
@@ -213,14 +217,14 @@ mod tests {
     #[test]
     fn a_whole_path_is_sent_from_its_marker_on() {
         for (raw, want) in [
-            ("a/b", "/a/b 2"),
-            ("/a/b/", "/a/b/ 2"),
-            ("a/./b", "/a/b 1"),
-            ("/a/./b/./c/", "/a/b/c/ 2"),
-            ("a/b/./", "/a/b/ 0"),
-            ("./a", "/a 1"),
-            (".", "/ 0"),
-            ("a/../b/./c", "/b/c 1"),
+            ("a/b", "/ a/b"),
+            ("/a/b/", "/ a/b/"),
+            ("a/./b", "/a b"),
+            ("/a/./b/./c/", "/a b/c/"),
+            ("a/b/./", "/a/b /"),
+            ("./a", "/ a"),
+            (".", "/ /"),
+            ("a/../b/./c", "/b c"),
         ] {
             assert_eq!(shown(raw, true).as_deref(), Ok(want), "{raw}");
         }

@@ -88,7 +88,8 @@ fn programs(server: &TestServer) -> Vec<u32> {
     let mut found = vec![server.pid()];
     let mut at = 0;
     while at < found.len() {
-        found.extend(parents.iter().filter(|(_, parent)| *parent == found[at]).map(|(pid, _)| *pid));
+        let of = found[at];
+        found.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
         at += 1;
     }
     found.split_off(1)
@@ -126,7 +127,7 @@ fn usage_is_what_is_there(server: &TestServer, user: &User) {
 #[test]
 fn a_tree_goes_up_and_comes_back() {
     let server = server();
-    let user = server.user("alice").create();
+    let user = server.user("alice").field("quota_size", 1_u64 << 30).create();
     tree(&server.path("work/src"));
     for (number, options) in ["-a", "-az", "-azz", "-rlptW", "-a --inplace", "-a --partial --delay-updates"]
         .into_iter()
@@ -168,7 +169,6 @@ fn a_directory_keeps_its_name_unless_its_path_ends_with_a_slash() {
         ("HOST:top", "top/inner/g"),
         ("HOST:top/", "inner/g"),
         ("HOST:top/inner/g", "g"),
-        ("HOST:top/inner/..", "inner/g"),
         ("HOST:/top/inner", "inner/g"),
         ("HOST:", "top/inner/g"),
         ("HOST:.", "top/inner/g"),
@@ -184,7 +184,7 @@ fn a_directory_keeps_its_name_unless_its_path_ends_with_a_slash() {
 #[test]
 fn a_second_run_moves_only_what_has_changed() {
     let server = server();
-    let user = server.user("alice").create();
+    let user = server.user("alice").field("quota_size", 1_u64 << 30).create();
     let local = server.path("work/big");
     let mut bytes = disk::noise(3, 8 << 20);
     disk::write(&local, &bytes);
@@ -217,7 +217,7 @@ fn a_second_run_moves_only_what_has_changed() {
 #[test]
 fn what_is_gone_at_the_source_is_deleted_only_if_asked_for() {
     let server = server();
-    let user = server.user("alice").create();
+    let user = server.user("alice").field("quota_size", 1_u64 << 30).create();
     disk::write(&server.path("work/src/keep"), b"1");
     disk::write(&user.path("d/old"), b"2");
     disk::write(&user.path("d/sub/older"), b"3");
@@ -248,7 +248,7 @@ fn started(server: &TestServer, user: &User, options: &[&str]) -> Child {
 #[test]
 fn a_client_that_is_killed_leaves_no_program_and_no_temporary_file() {
     let server = server();
-    let user = server.user("alice").create();
+    let user = server.user("alice").field("quota_size", 1_u64 << 30).create();
     std::fs::create_dir(user.path("in")).unwrap();
     let mut client = started(&server, &user, &["-a"]);
     assert!(!programs(&server).is_empty());
@@ -484,12 +484,16 @@ fn modes_and_times_are_set_by_who_may_set_them() {
     disk::write(&file, b"x");
     set_mode(&file, 0o604);
     disk::set_times(&file, 1_500_000_000);
+    for user in [&plain, &full] {
+        disk::write(&user.path("f"), b"older");
+        set_mode(&user.path("f"), 0o600);
+    }
     for user in ["plain", "full"] {
         rsync(&server, user, &["-a", "f", "HOST:f"]).ok();
     }
     assert_eq!((disk::mode(&full.path("f")), disk::mtime(&full.path("f"))), (0o604, 1_500_000_000));
     assert_ne!(disk::mtime(&plain.path("f")), 1_500_000_000);
-    assert_ne!(disk::mode(&plain.path("f")), 0o604);
+    assert_eq!(disk::mode(&plain.path("f")), 0o600);
     for (option, verb) in [("-A", "chmod"), ("-U", "chtimes")] {
         let refused = rsync(&server, "plain", &["-r", option, "f", "HOST:g"]).fails();
         assert!(refused.err().contains(verb), "{}", refused.report());

@@ -11,7 +11,7 @@
 use super::options::{Effect, LONG, Rule, SHORT, Value};
 
 /// Paths of one command.
-pub const MAX_PATHS: usize = 256;
+pub(crate) const MAX_PATHS: usize = 256;
 
 /// Options of one command; rsync's own clients send fewer than its options.
 const MAX_OPTIONS: usize = 128;
@@ -21,43 +21,43 @@ const MAX_LETTERS: usize = 64;
 
 /// A command line that may be run once its paths are found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Whether files are read here and sent to the client.
-    pub sender: bool,
+    pub(crate) sender: bool,
     /// The options, in the order of the client, each as one word.
-    pub options: Vec<Vec<u8>>,
+    pub(crate) options: Vec<Vec<u8>>,
     /// The paths, at least one; exactly one where files are written.
-    pub paths: Vec<Vec<u8>>,
+    pub(crate) paths: Vec<Vec<u8>>,
     /// What the options ask for.
-    pub asks: Asks,
+    pub(crate) asks: Asks,
 }
 
 /// What a command asks for beyond copying.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asks {
+pub(crate) struct Asks {
     /// The first option that follows links.
-    pub follows_links: Option<String>,
+    pub(crate) follows_links: Option<String>,
     /// Access control lists are copied.
-    pub acls: bool,
+    pub(crate) acls: bool,
     /// Access times are copied.
-    pub access_times: bool,
+    pub(crate) access_times: bool,
     /// Sources are deleted.
-    pub removes_sources: bool,
+    pub(crate) removes_sources: bool,
     /// Whole paths are sent.
-    pub relative: bool,
+    pub(crate) relative: bool,
     /// Directories above the destination are created.
-    pub makes_path: bool,
+    pub(crate) makes_path: bool,
     /// A source need not exist.
-    pub allows_missing: bool,
+    pub(crate) allows_missing: bool,
     /// The client itself asks to leave unsafe links out.
-    pub safe_links: bool,
+    pub(crate) safe_links: bool,
     /// The client itself asks to make links unusable.
-    pub munges_links: bool,
+    pub(crate) munges_links: bool,
 }
 
 /// Why a command line is refused. Says which word, and what would do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// It does not begin as clients begin.
     #[error("only what rsync's own clients send is run: --server comes first")]
     NotServer,
@@ -105,7 +105,7 @@ impl Arguments {
     /// # Errors
     ///
     /// [`Refusal`]: anything that is not in the table.
-    pub fn parse(words: &[Vec<u8>]) -> Result<Self, Refusal> {
+    pub(crate) fn parse(words: &[Vec<u8>]) -> Result<Self, Refusal> {
         let mut words = words.iter().map(Vec::as_slice).peekable();
         if words.next() != Some(b"--server") {
             return Err(Refusal::NotServer);
@@ -218,7 +218,7 @@ impl Arguments {
     ///
     /// Links that lead out of what is copied are left out if the user may create links, else all that arrive
     /// are made unusable (seed: `--safe-links`, `--munge-links`).
-    pub fn line(&self, may: May) -> Vec<Vec<u8>> {
+    pub(crate) fn line(&self, may: May) -> Vec<Vec<u8>> {
         let mut line: Vec<Vec<u8>> = Vec::with_capacity(self.options.len() + 7);
         let mut push = |word: &[u8]| line.push(word.to_vec());
         if may.link || self.asks.safe_links {
@@ -254,13 +254,13 @@ impl Arguments {
 
 /// What the user may do at the paths, and everywhere below, besides copying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct May {
+pub(crate) struct May {
     /// Create links.
-    pub link: bool,
+    pub(crate) link: bool,
     /// Set modes.
-    pub set_modes: bool,
+    pub(crate) set_modes: bool,
     /// Set times.
-    pub set_times: bool,
+    pub(crate) set_times: bool,
 }
 
 impl May {

@@ -8,6 +8,9 @@ use super::options::{Effect, LONG, Rule, SHORT, Value};
 /// What clients send; see its first lines.
 const CLIENTS: &str = include_str!("../../../testdata/rsync-clients.tsv");
 
+/// Where the options are listed for people.
+const DOCUMENT: &str = include_str!("../../../../../docs/ssh-commands.md");
+
 /// Words that our own line has before those of the client.
 const OURS: [&[u8]; 4] = [b"--safe-links", b"--munge-links", b"--no-super", b"--chmod=ug-s,o-t"];
 
@@ -245,6 +248,21 @@ fn each_option_has_one_row_and_no_value_hides_in_a_cluster() {
         if let Rule::Allowed(value, effect) = row.rule {
             assert!(matches!((value, effect), (Value::None, _) | (Value::Number, Effect::None)));
         }
+    }
+}
+
+#[test]
+fn the_document_lists_what_is_accepted() {
+    let section = DOCUMENT.split("### Which options are accepted").nth(1).unwrap();
+    // What clients do by themselves may have the name of an option that is refused.
+    let (accepted, _) = section.split_once("* What a client does by itself").unwrap();
+    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '@');
+    let named: Vec<&str> = accepted.split(|c| !part(c)).filter(|word| word.starts_with('-')).collect();
+    let long = LONG.iter().map(|row| (format!("--{}", row.name), row.rule));
+    let short = SHORT.iter().map(|row| (format!("-{}", char::from(row.letter)), row.rule));
+    for (option, rule) in long.chain(short) {
+        let allowed = matches!(rule, Rule::Allowed(..));
+        assert_eq!(named.contains(&option.as_str()), allowed, "{option} in docs/ssh-commands.md");
     }
 }
 

@@ -7,7 +7,7 @@
 
 /// What becomes of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// It may be used.
     Allowed(Value, Effect),
     /// It is refused, for this reason, which the client is told.
@@ -16,7 +16,7 @@ pub enum Rule {
 
 /// What follows an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Value {
+pub(crate) enum Value {
     /// Nothing.
     None,
     /// A whole number of at most ten digits, with or without a minus sign.
@@ -41,7 +41,7 @@ pub enum Value {
 
 /// What an option asks for beyond the copying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Nothing.
     None,
     /// Modes are set: left out for a user without `chmod`.
@@ -71,19 +71,19 @@ pub enum Effect {
 }
 
 /// An option of one letter.
-pub struct Short {
+pub(crate) struct Short {
     /// The letter.
-    pub letter: u8,
+    pub(crate) letter: u8,
     /// What becomes of it.
-    pub rule: Rule,
+    pub(crate) rule: Rule,
 }
 
 /// An option with a long name.
-pub struct Long {
+pub(crate) struct Long {
     /// The name, without the dashes.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What becomes of it.
-    pub rule: Rule,
+    pub(crate) rule: Rule,
 }
 
 const fn flag(letter: u8) -> Short {
@@ -103,7 +103,7 @@ const fn refused(letter: u8, why: &'static str) -> Short {
 }
 
 /// The letters. `e`, which carries the client's capabilities and ends its word, is not among them.
-pub const SHORT: &[Short] = &[
+pub(crate) const SHORT: &[Short] = &[
     flag(b'C'),                  // leave out what CVS would: from `.cvsignore` files of the tree
     flag(b'D'), // devices and special files: the kernel and `--no-super` let no device come into being
     flag(b'H'), // hard links, inside what is copied
@@ -171,7 +171,7 @@ const DEVICES: &str = "devices are not files";
 const LOCAL: &str = "it is for the client's own use";
 
 /// The long names.
-pub const LONG: &[Long] = &[
+pub(crate) const LONG: &[Long] = &[
     long("append"), // twice for --append-verify
     takes("block-size", Value::Number),
     takes("bwlimit", Value::Size),
@@ -280,7 +280,7 @@ const MAX_VALUE_BYTES: usize = 1024;
 
 impl Value {
     /// Whether `text` is such a value.
-    pub fn accepts(self, text: &[u8]) -> bool {
+    pub(crate) fn accepts(self, text: &[u8]) -> bool {
         if text.len() > MAX_VALUE_BYTES {
             return false;
         }
@@ -307,7 +307,7 @@ impl Value {
     }
 
     /// What is expected, for the client.
-    pub fn expected(self) -> &'static str {
+    pub(crate) fn expected(self) -> &'static str {
         match self {
             Self::None => "no value",
             Self::Number => "a whole number",

@@ -51,6 +51,13 @@ impl From<StoreError> for AccountError {
     }
 }
 
+/// What is done to several accounts. Not a closure: the future of one is not `Send` enough for a server's task.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Active(bool),
+    Remove,
+}
+
 /// What became of one account among several.
 #[derive(Debug, Clone)]
 pub struct BulkOutcome {
@@ -178,15 +185,7 @@ impl Accounts {
     ///
     /// [`AccountError::Disabled`]; nothing was done then.
     pub async fn set_status_many(&self, ids: &[i64], active: bool) -> Result<Vec<BulkOutcome>, AccountError> {
-        self.for_each(ids, async |mut user| {
-            if user.active == active {
-                return Ok(());
-            }
-            user.active = active;
-            user.password = self.hashed(user.password).await?;
-            self.replace(&user).await
-        })
-        .await
+        self.for_each(ids, Change::Active(active)).await
     }
 
     /// Removes several accounts and ends their sessions; their files stay. Each is told of.
@@ -195,15 +194,23 @@ impl Accounts {
     ///
     /// [`AccountError::Disabled`]; nothing was done then.
     pub async fn delete_many(&self, ids: &[i64]) -> Result<Vec<BulkOutcome>, AccountError> {
-        self.for_each(ids, async |user| self.remove(user).await).await
+        self.for_each(ids, Change::Remove).await
+    }
+
+    async fn change(&self, mut user: User, what: Change) -> Result<(), AccountError> {
+        match what {
+            Change::Remove => self.remove(user).await,
+            Change::Active(active) if user.active == active => Ok(()),
+            Change::Active(active) => {
+                user.active = active;
+                user.password = self.hashed(user.password).await?;
+                self.replace(&user).await
+            }
+        }
     }
 
     /// Does `what` to one account after the other. A provider that is away is not asked for the rest.
-    async fn for_each(
-        &self,
-        ids: &[i64],
-        what: impl AsyncFn(User) -> Result<(), AccountError>,
-    ) -> Result<Vec<BulkOutcome>, AccountError> {
+    async fn for_each(&self, ids: &[i64], what: Change) -> Result<Vec<BulkOutcome>, AccountError> {
         self.check_managed()?;
         let mut away = None;
         let mut outcomes = Vec::with_capacity(ids.len());
@@ -211,7 +218,7 @@ impl Accounts {
             let (username, result) = match &away {
                 Some(error) => (None, Err(AccountError::clone(error))),
                 None => match self.store.user_by_id(id).await {
-                    Ok(user) => (Some(user.username.clone()), what(user).await),
+                    Ok(user) => (Some(user.username.clone()), self.change(user, what).await),
                     Err(error) => (None, Err(error.into())),
                 },
             };

@@ -44,6 +44,11 @@ pub(crate) fn table() -> Vec<Route> {
 
         row("GET",              "/web/dashboard",               Page, get(web::dashboard::page)),
         row("GET",              "/web/dashboard/live",          Page, get(web::dashboard::live)),
+        row("GET, POST",        "/web/users",                   Page, get(web::users::list).post(web::users::act)),
+        row("GET, POST",        "/web/user",                    Page, get(web::user::blank).post(web::user::add)),
+        row("POST",             "/web/user/check",              Page, post(web::user::check)),
+        row("GET, POST",        "/web/user/{id}",               Page, get(web::user::edit).post(web::user::update)),
+
         row("GET",              "/web/connections",             Page, get(web::connections::page)),
         row("GET",              "/web/connections/live",        Page, get(web::connections::live)),
         row("POST",             "/web/connections/disconnect",  Page, post(web::connections::disconnect)),

@@ -1,4 +1,4 @@
-// What every page shares: the theme, confirmation, and notices that do not come back. Everything works without it.
+// What every page shares: the theme, confirmation, and rows to pick. Everything works without it.
 (function () {
   "use strict";
   var root = document.documentElement;
@@ -63,11 +63,21 @@
     if (token && token.content) event.detail.headers["X-CSRF-Token"] = token.content;
   });
 
-  // A notice belongs to the visit that it was made for, not to a bookmark or a reload.
-  var here = new URL(location.href);
-  if (here.searchParams.has("notice")) {
-    here.searchParams.delete("notice");
-    here.searchParams.delete("n");
-    history.replaceState(history.state, "", here);
-  }
+  // Lists with rows to pick: all at once, and how many. The list may have been replaced since, so nothing is kept.
+  document.addEventListener("change", function (event) {
+    var all = document.getElementById("pick-all");
+    if (!all) return;
+    var picks = Array.from(all.form.querySelectorAll(".pick"));
+    if (event.target === all) {
+      picks.forEach(function (pick) {
+        pick.checked = all.checked;
+      });
+    }
+    var picked = picks.filter(function (pick) {
+      return pick.checked;
+    }).length;
+    all.checked = picked > 0 && picked === picks.length;
+    all.indeterminate = picked > 0 && picked < picks.length;
+    document.getElementById("bulk-count").textContent = picked === 1 ? "1 user selected" : picked + " users selected";
+  });
 })();

@@ -25,9 +25,10 @@ use crate::web::pages::Pages;
 /// Larger files of the directory are not served.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-const EMBEDDED: [(&str, &[u8]); 8] = [
+const EMBEDDED: [(&str, &[u8]); 9] = [
     ("app.css", include_bytes!("../../static/app.css")),
     ("app.js", include_bytes!("../../static/app.js")),
+    ("user.js", include_bytes!("../../static/user.js")),
     ("theme.js", include_bytes!("../../static/theme.js")),
     ("live.css", include_bytes!("../../static/live.css")),
     ("live.js", include_bytes!("../../static/live.js")),

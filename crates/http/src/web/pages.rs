@@ -37,13 +37,14 @@ pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src
 /// Instructions that a template may take: a page of a hundred users needs about forty thousand.
 const FUEL: u64 = 5_000_000;
 
-const EMBEDDED: [(&str, &str); 12] = [
+const EMBEDDED: [(&str, &str); 13] = [
     ("api.html", include_str!("../../templates/api.html")),
     ("base.html", include_str!("../../templates/base.html")),
     ("macros.html", include_str!("../../templates/macros.html")),
     ("message.html", include_str!("../../templates/message.html")),
     ("login.html", include_str!("../../templates/login.html")),
     ("users.html", include_str!("../../templates/users.html")),
+    ("delete.html", include_str!("../../templates/delete.html")),
     ("user.html", include_str!("../../templates/user.html")),
     ("dashboard.html", include_str!("../../templates/dashboard.html")),
     ("connections.html", include_str!("../../templates/connections.html")),

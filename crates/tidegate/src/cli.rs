@@ -63,6 +63,16 @@ pub(crate) enum Command {
     )]
     ConvertUsers(crate::convert_users::ConvertArgs),
 
+    /// Print a line for httpd.auth_user_file, the file of the administrators
+    ///
+    /// The password is asked for on a terminal, or else read from the first line of standard input. The hash is
+    /// argon2id.
+    #[command(after_help = "Example:\n  tidegate htpasswd anna >> /etc/sftpgo/admins")]
+    Htpasswd {
+        /// Name of the administrator
+        name: String,
+    },
+
     /// Print a shell completion script
     ///
     /// For bash: tidegate completions bash > /etc/bash_completion.d/tidegate

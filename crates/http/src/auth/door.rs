@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use minijinja::context;
 
 use super::gate::{Denied, Gate};
+use super::stream::Ticket;
 use super::{Access, Visitor};
 use crate::body;
 use crate::client::Client;
@@ -95,6 +96,12 @@ impl Door {
         }
     }
 
+    /// The session that a visitor came with, if it was one.
+    fn ticket(&self, visitor: &Visitor, request: &Request) -> Option<Ticket> {
+        let gate = self.gate.as_ref().filter(|_| !visitor.csrf.is_empty())?;
+        Some(Ticket::new(gate, request.headers(), *request.extensions().get::<Client>()?))
+    }
+
     fn refuse(&self, visitor: &Visitor, error: ApiError) -> Response {
         match error {
             ApiError::Forbidden(why) if self.access == Access::Page => {
@@ -132,8 +139,12 @@ pub(crate) async fn enter(State(door): State<Door>, request: Request, next: Next
     match door.admit(request).await {
         Ok((visitor, mut request)) => {
             let signed_in = visitor.name.clone().map(SignedIn);
+            let ticket = door.ticket(&visitor, &request);
             request.extensions_mut().insert(visitor);
             let mut response = next.run(request).await;
+            if let Some(ticket) = ticket {
+                response = ticket.limit(response);
+            }
             if let Some(signed_in) = signed_in {
                 response.extensions_mut().insert(signed_in);
             }

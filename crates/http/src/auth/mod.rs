@@ -3,7 +3,8 @@
 //!
 //! `door.rs` stands before each route and asks `gate.rs`, which knows the users of the file (`users.rs`, in the
 //! form of `htpasswd.rs`), the sessions of the web pages (`sessions.rs`, `cookie.rs`), the header of HTTP Basic
-//! (`basic.rs`) and the addresses that have failed too often (`attempts.rs`). Against requests that a foreign
+//! (`basic.rs`) and the addresses that have failed too often (`attempts.rs`); `stream.rs` ends what a page still
+//! receives when its session ends. Against requests that a foreign
 //! web page makes a browser send there is also `guard.rs`, one level up.
 
 mod attempts;
@@ -13,6 +14,7 @@ mod door;
 mod gate;
 mod htpasswd;
 mod sessions;
+mod stream;
 mod users;
 
 use aws_lc_rs::constant_time;

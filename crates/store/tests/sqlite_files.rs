@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 use tidegate_core::testing::{UserBuilder, user};
-use tidegate_core::{Page, Perms, StoreError, UsageDelta, UsedQuota, User, UserStore};
+use tidegate_core::{
+    Page, Perms, StoreError, UsageDelta, UsedQuota, User, UserPage, UserQuery, UserSort, UserStore,
+};
 use tidegate_store::config::{DataProvider, Secret};
 use tidegate_store::{OpenError, open};
 use tidegate_vfs::VPath;
@@ -335,6 +337,10 @@ async fn without_manage_users_nothing_is_written() {
     store.ping().await.unwrap();
     let anna = store.user("anna").await.unwrap();
     assert_eq!(anna, reference_users()[0]);
+    let query =
+        UserQuery { text: Some("ANN".into()), sort: UserSort::UsedSize, limit: 5, ..UserQuery::default() };
+    assert_eq!(store.search(&query).await.unwrap(), UserPage { users: vec![anna.clone()], total: 1 });
+    assert_eq!(store.users_by_name(&["anna".into()]).await.unwrap(), std::slice::from_ref(&anna));
     let delta = UsageDelta { size_bytes: 1, files: 1 };
     for result in [
         store.insert(&user("new")).await.map(drop),

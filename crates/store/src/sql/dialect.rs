@@ -18,8 +18,13 @@ pub(super) struct Dialect {
     sum: fn(&str, i64) -> String,
     /// `column = ?`, true for the very same name only.
     same_name: fn(&str) -> String,
-    /// Whether the text of a column contains `?`, without regard to case.
+    /// Whether the text of a column contains what `contained` made of a text, without regard to case.
     pub(super) contains: fn(&str) -> String,
+    pub(super) contained: fn(&str) -> String,
+    /// The column by which chosen rows are found again, of those in the index over usernames.
+    pub(super) row: &'static str,
+    /// What rows are sorted by that are alike in what is asked for, made of the column of usernames.
+    pub(super) alike: fn(&str) -> String,
     /// The largest number that the column of files takes.
     most_files: i64,
     /// What makes an insert yield the new id, where the protocol does not.
@@ -32,7 +37,11 @@ pub(super) const SQLITE: Dialect = Dialect {
     placeholder: |_| "?".to_owned(),
     sum: |column, most| format!("min({most}, max(0, {column} + ?))"),
     same_name: |column| format!("{column} = ?"),
-    contains: |column| format!("instr(lower({column}), lower(?)) > 0"),
+    // A third of the time of `instr(lower(…))`.
+    contains: |column| format!("{column} LIKE ? ESCAPE '!'"),
+    contained: |text| format!("%{}%", text.replace('!', "!!").replace('%', "!%").replace('_', "!_")),
+    row: "username",
+    alike: str::to_owned,
     most_files: i64::MAX,
     returning_id: "",
 };
@@ -45,6 +54,9 @@ pub(super) const POSTGRESQL: Dialect = Dialect {
     sum: |column, most| format!("LEAST({most}, GREATEST(0, {column}::numeric + ?::bigint))"),
     same_name: |column| format!("{column} = ?"),
     contains: |column| format!("strpos(lower({column}), lower(?)) > 0"),
+    contained: str::to_owned,
+    row: "username",
+    alike: str::to_owned,
     most_files: i32::MAX as i64,
     returning_id: " RETURNING \"id\"",
 };
@@ -64,6 +76,10 @@ pub(super) const MYSQL: Dialect = Dialect {
     contains: |column| {
         format!("LOCATE(LOWER(?), LOWER(CONVERT({column} USING utf8mb4)) COLLATE utf8mb4_bin) > 0")
     },
+    contained: str::to_owned,
+    // They sort by all the 1020 bytes that a name might have, ten times as slowly as by these.
+    row: "id",
+    alike: |column| format!("LEFT({column}, 32)"),
     most_files: i32::MAX as i64,
     returning_id: "",
 };

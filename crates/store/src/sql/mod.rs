@@ -21,7 +21,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate_core::{
-    Order, Page, StoreError, StorePool, UnixMillis, UsageDelta, UsedQuota, User, UserPage, UserQuery, UserStore,
+    Order, Page, StoreError, StorePool, UnixMillis, UsageDelta, UsedQuota, User, UserPage, UserQuery,
+    UserStore,
 };
 
 use crate::record::{self, Value};
@@ -79,6 +80,11 @@ impl SqlStore {
         }
     }
 
+    async fn page(&self, query: &UserQuery, total: Option<u64>) -> Result<Vec<User>, StoreError> {
+        let (sql, args) = self.statements.search.page(query, total);
+        self.many(&sql, args).await
+    }
+
     /// `args`, then the name as often as the statement wants it.
     fn named(&self, mut args: Vec<Value>, name: &str) -> Result<Vec<Value>, StoreError> {
         // No user has such a name, and PostgreSQL takes the question for an error.
@@ -124,8 +130,7 @@ impl UserStore for SqlStore {
             let descending = page.order == Order::Descending;
             let query =
                 UserQuery { descending, limit: page.limit, offset: page.offset, ..UserQuery::default() };
-            let (sql, args) = self.statements.search.page(&query);
-            return self.many(&sql, args).await;
+            return self.page(&query, None).await;
         };
         let mut args = match self.named(vec![], name) {
             Ok(args) => args,
@@ -139,13 +144,27 @@ impl UserStore for SqlStore {
         if query.is_hopeless() {
             return Ok(UserPage::default());
         }
-        let (page, page_args) = self.statements.search.page(query);
-        let (count, count_args) = self.statements.search.count(query);
-        let (users, total) = tokio::try_join!(self.many(&page, page_args), self.rows(&count, count_args))?;
-        match total.first().and_then(|row| row.first()) {
-            Some(&Value::Int(total)) => Ok(UserPage { users, total: total.max(0).unsigned_abs() }),
-            other => Err(StoreError::Corrupt(format!("the number of users is {other:?}"))),
+        let mut users = None;
+        if query.offset == 0 {
+            let first = self.page(query, None).await?;
+            // What is not full is all there is, and need not be counted.
+            if first.len() < query.limit as usize {
+                let total = u64::try_from(first.len()).unwrap_or(u64::MAX);
+                return Ok(UserPage { users: first, total });
+            }
+            users = Some(first);
         }
+        let (count, args) = self.statements.search.count(query);
+        let total = match self.rows(&count, args).await?.first().and_then(|row| row.first()) {
+            Some(&Value::Int(total)) => total.max(0).unsigned_abs(),
+            other => return Err(StoreError::Corrupt(format!("the number of users is {other:?}"))),
+        };
+        let users = match users {
+            Some(users) => users,
+            None if u64::from(query.offset) >= total => Vec::new(),
+            None => self.page(query, Some(total)).await?,
+        };
+        Ok(UserPage { users, total })
     }
 
     async fn users_by_name(&self, names: &[String]) -> Result<Vec<User>, StoreError> {

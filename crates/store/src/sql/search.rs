@@ -36,17 +36,29 @@ impl Search {
         }
     }
 
-    /// The users that `query` wants.
-    pub(super) fn page(&self, query: &UserQuery) -> Question {
-        let Self { table, username, columns, .. } = self;
+    /// The users that `query` wants. If `total` tells how many there are, a page of the second half is counted
+    /// from the end: what an engine skips it has sorted.
+    pub(super) fn page(&self, query: &UserQuery, total: Option<u64>) -> Question {
+        let Self { dialect, table, username, columns } = self;
         let (condition, mut args) = self.condition(query);
-        let order = self.order(query);
-        args.extend([Value::Int(query.limit.into()), Value::Int(query.offset.into())]);
+        let order = self.order(query, &[username], false);
+        let row = dialect.identifier(dialect.row);
+        let alike = (dialect.alike)(username);
+        let offset = u64::from(query.offset);
+        let backwards = total.filter(|total| offset > total / 2);
+        let (limit, offset) = match backwards.and_then(|total| total.checked_sub(offset)) {
+            Some(left) => (left.min(query.limit.into()), left.saturating_sub(query.limit.into())),
+            None => (query.limit.into(), offset),
+        };
+        // A part of the name may be the same where names are not.
+        let alike = if alike == *username { vec![username] } else { vec![&alike, &row] };
+        let chosen = self.order(query, &alike, backwards.is_some());
+        args.extend([limit, offset].map(|number| Value::Int(i64::try_from(number).unwrap_or(i64::MAX))));
         let sql = format!(
-            "SELECT {columns} FROM (SELECT {username} AS page_name FROM {table}{condition} ORDER BY {order} \
-             LIMIT ? OFFSET ?) page JOIN {table} ON {username} = page_name ORDER BY {order}"
+            "SELECT {columns} FROM (SELECT {row} AS page_row FROM {table}{condition} ORDER BY {chosen} \
+             LIMIT ? OFFSET ?) page JOIN {table} ON {row} = page_row ORDER BY {order}"
         );
-        (self.dialect.numbered(&sql), args)
+        (dialect.numbered(&sql), args)
     }
 
     /// How many users there are, whatever the limit.
@@ -75,7 +87,7 @@ impl Search {
         let mut args = Vec::new();
         if let Some(text) = query.text() {
             conditions.push((self.dialect.contains)(&self.username));
-            args.push(text.into());
+            args.push(Value::Text((self.dialect.contained)(text)));
         }
         if let Some(status) = query.status {
             let compared = if status == UserStatus::Active { ">" } else { "<=" };
@@ -88,12 +100,13 @@ impl Search {
         (condition, args)
     }
 
-    /// Numbers that are not above zero all say the same: inactive, never, nothing.
-    fn order(&self, query: &UserQuery) -> String {
-        let username = &self.username;
-        let direction = if query.descending { "DESC" } else { "ASC" };
+    /// What users are ordered by, and `alike` for those that are alike in that. Numbers that are not above zero
+    /// all say the same: inactive, never, nothing.
+    fn order(&self, query: &UserQuery, alike: &[&String], backwards: bool) -> String {
+        let word = |descending| if descending { "DESC" } else { "ASC" };
+        let direction = word(query.descending != backwards);
         let (column, above_zero, otherwise) = match query.sort {
-            UserSort::Username => return format!("{username} {direction}"),
+            UserSort::Username => return format!("{} {direction}", self.username),
             UserSort::Status => ("status", Some("1"), "0"),
             UserSort::Expiration => ("expiration_date", None, "9223372036854775807"),
             UserSort::LastLogin => ("last_login", None, "0"),
@@ -102,7 +115,11 @@ impl Search {
         };
         let column = self.dialect.identifier(column);
         let above_zero = above_zero.unwrap_or(&column);
-        format!("CASE WHEN {column} > 0 THEN {above_zero} ELSE {otherwise} END {direction}, {username} ASC")
+        let mut order = format!("CASE WHEN {column} > 0 THEN {above_zero} ELSE {otherwise} END {direction}");
+        for alike in alike {
+            order = format!("{order}, {alike} {}", word(backwards));
+        }
+        order
     }
 }
 
@@ -122,12 +139,29 @@ mod tests {
             limit: 25,
         };
         let search = Search::new(SQLITE, "main.users");
-        let (sql, args) = search.page(&query);
+        let (sql, args) = search.page(&query, None);
         assert!(!sql.contains("DROP") && !sql.contains("90000"), "{sql}");
         assert!(sql.contains(r#"AND "status" <= 0 ORDER BY CASE WHEN "used_quota_files" > 0"#), "{sql}");
-        assert_eq!(args, ["a'; DROP".into(), Value::Int(25), Value::Int(90_000)]);
+        assert_eq!(args, ["%a'; DROP%".into(), Value::Int(25), Value::Int(90_000)]);
         let (sql, args) = search.count(&UserQuery { text: Some(String::new()), ..UserQuery::default() });
         assert_eq!((&*sql, args.len()), (r#"SELECT count(*) FROM "main"."users""#, 0));
+    }
+
+    #[test]
+    fn a_page_near_the_end_is_counted_from_the_end() {
+        let search = Search::new(SQLITE, "users");
+        let question = |offset, total| {
+            let query = UserQuery { sort: UserSort::LastLogin, offset, limit: 10, ..UserQuery::default() };
+            let (sql, args) = search.page(&query, total);
+            let inner = sql.split(") page JOIN").next().unwrap_or_default();
+            (inner.contains("END DESC, \"username\" DESC"), args)
+        };
+        let numbers = |limit, offset| vec![Value::Int(limit), Value::Int(offset)];
+        assert_eq!(question(90, None), (false, numbers(10, 90)));
+        assert_eq!(question(50, Some(100)), (false, numbers(10, 50)));
+        assert_eq!(question(60, Some(100)), (true, numbers(10, 30)));
+        assert_eq!(question(90, Some(100)), (true, numbers(10, 0)));
+        assert_eq!(question(95, Some(100)), (true, numbers(5, 0)));
     }
 
     #[test]

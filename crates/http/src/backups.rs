@@ -47,6 +47,11 @@ impl Backups {
         Self { dir, io: LocalIo::default(), turn: Mutex::default(), bodies: Semaphore::new(BODIES) }
     }
 
+    /// The directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Waits for the right to hold all users in memory: one backup or restore at a time.
     pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await

@@ -5,6 +5,7 @@
 //! sign-in are asserted literally in the tests below: a new one is a decision, not an accident.
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, any, delete, get, post};
@@ -52,6 +53,10 @@ pub(crate) fn table() -> Vec<Route> {
         row("GET",              "/web/connections",             Page, get(web::connections::page)),
         row("GET",              "/web/connections/live",        Page, get(web::connections::live)),
         row("POST",             "/web/connections/disconnect",  Page, post(web::connections::disconnect)),
+        row("GET",              "/web/backup",                  Page, get(web::backup::page)),
+        row("POST",             "/web/backup/save",             Page, post(web::backup::save)),
+        row("POST",             "/web/backup/upload",           Page, post(web::backup::upload).layer(DefaultBodyLimit::disable())).multipart(),
+        row("GET, POST",        "/web/backup/restore",          Page, get(web::backup::preview).post(web::backup::restore)),
 
         row("GET, HEAD",        "/static/{*path}",              Open, get(web::assets::serve)),
 

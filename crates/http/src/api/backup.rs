@@ -38,11 +38,17 @@ pub(crate) async fn save(
 ) -> Result<Response, ApiError> {
     refuse_foreign_get(&method, &headers, &visitor)?;
     let name = query.first("output_file").unwrap_or_default().trim().to_owned();
-    check_name(&name)?;
+    save_as(&parts, &backups, &name).await?;
+    Ok(done("Data saved"))
+}
+
+/// Writes all accounts to the file `name` in the directory of backups.
+pub(crate) async fn save_as(parts: &Parts, backups: &Backups, name: &str) -> Result<(), ApiError> {
+    check_name(name)?;
     let _turn = backups.turn().await;
     let users = parts.accounts.backup().await?;
     let count = users.len();
-    let mut file = backups.create(&name).await.map_err(|error| cannot_save(&name, error))?;
+    let mut file = backups.create(name).await.map_err(|error| cannot_save(name, error))?;
     match write(&mut file, users).await {
         Ok(size_bytes) => {
             info!(sender = "httpd", "backup of {count} users saved to {name:?}, {size_bytes} bytes");
@@ -52,11 +58,11 @@ pub(crate) async fn save(
                     "backup {name:?} is larger than loaddata takes, {MAX_DUMP_BYTES} bytes: it can be restored in parts"
                 );
             }
-            Ok(done("Data saved"))
+            Ok(())
         }
         Err(error) => {
             file.discard().await;
-            Err(cannot_save(&name, error))
+            Err(cannot_save(name, error))
         }
     }
 }
@@ -93,7 +99,8 @@ fn check_name(name: &str) -> Result<(), ApiError> {
     Err(ApiError::BadRequest(format!("output_file is {name:?}, it {problem}")))
 }
 
-fn cannot_save(name: &str, failure: FsError) -> ApiError {
+/// A failure to write a backup; the log tells more.
+pub(crate) fn cannot_save(name: &str, failure: FsError) -> ApiError {
     let refused = |why: &str| ApiError::BadRequest(format!("output_file is {name:?}, {why}"));
     match failure {
         FsError::IsDir => refused("which is no file"),
@@ -176,8 +183,23 @@ async fn restore(
     mode: RestoreMode,
     scan: i64,
 ) -> Result<Response, ApiError> {
-    let report = parts.accounts.restore(users, mode).await;
+    let report = restore_and_scan(parts, users, mode, scan).await;
     log(&report);
+    match report.failure {
+        None => Ok(done("Data restored")),
+        Some(failure) => Err(ApiError::Restore { failure, done: report.done.len() }),
+    }
+}
+
+/// Restores `users`, then starts the scans that are asked for: of none (0), of all that were stored (1), or of
+/// those with a quota (2).
+pub(crate) async fn restore_and_scan(
+    parts: &Parts,
+    users: Vec<UserDraft>,
+    mode: RestoreMode,
+    scan: i64,
+) -> RestoreReport {
+    let report = parts.accounts.restore(users, mode).await;
     for user in &report.done {
         let wanted = match scan {
             1 => user.outcome != RestoreOutcome::Kept,
@@ -191,10 +213,7 @@ async fn restore(
             warn!(sender = "httpd", "scan of user {:?} not started: {error}", user.username);
         }
     }
-    match report.failure {
-        None => Ok(done("Data restored")),
-        Some(failure) => Err(ApiError::Restore { failure, done: report.done.len() }),
-    }
+    report
 }
 
 /// Tells what a restore has done.

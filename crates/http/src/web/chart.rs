@@ -113,7 +113,7 @@ pub(crate) fn throughput(recent: &Recent) -> Lines {
         width: points.len(),
         upload: path(&upload, top),
         download: path(&download, top),
-        axis: Axis { top: short(speed(top)), middle: short(speed(top / 2)) },
+        axis: Axis { top: short(&speed(top)), middle: short(&speed(top / 2)) },
         hits: hits.collect(),
         upload_peak: signed(upload_peak),
         download_peak: signed(download_peak),
@@ -200,8 +200,12 @@ fn groups(recent: &Recent, size: usize, partial: bool) -> Vec<Counts> {
 /// A line from left to right that returns far below the drawing, so that the ground can be filled and only the
 /// line itself is seen. A stretch without change is one line.
 fn path(values: &[u64], top: u64) -> String {
-    let heights: Vec<f64> =
-        values.iter().map(|value| round(HEIGHT - *value as f64 / top as f64 * HEIGHT)).collect();
+    // Nothing is below what is seen, so that an idle hour shows no line.
+    let height = |value: &u64| match value {
+        0 => HEIGHT + 5.0,
+        value => round(HEIGHT - *value as f64 / top as f64 * HEIGHT),
+    };
+    let heights: Vec<f64> = values.iter().map(height).collect();
     let mut path = format!("M-2 {}", HEIGHT + 20.0);
     for (x, y) in heights.iter().enumerate() {
         let same = |other: Option<&f64>| other.is_some_and(|other| (other - y).abs() < f64::EPSILON);
@@ -247,7 +251,7 @@ pub(crate) fn speed(bytes_per_second: u64) -> String {
 }
 
 /// An axis needs no `.0`.
-fn short(label: String) -> String {
+fn short(label: &str) -> String {
     label.replace(".0 ", " ")
 }
 
@@ -283,13 +287,13 @@ mod tests {
     fn a_line_only_moves_on() {
         let one = throughput(&recent(720, &[uploaded(50_000), uploaded(50_000)]));
         assert_eq!((one.width, one.upload_peak, one.download_peak), (360, 10_000, 0));
-        assert_eq!(one.upload, "M-2 120L-2 100L0 100L358 100L359 0L361 0V120Z");
+        assert_eq!(one.upload, "M-2 120L-2 105L0 105L358 105L359 0L361 0V120Z");
         assert_eq!((one.axis.top.as_str(), one.axis.middle.as_str()), ("10 KB/s", "5 KB/s"));
         // A slot later the newest point is not complete, and the line stands still.
         let two = throughput(&recent(721, &[uploaded(50_000), uploaded(50_000), uploaded(7)]));
         assert_eq!(two.upload, one.upload);
         let three = throughput(&recent(722, &[uploaded(50_000), uploaded(50_000), uploaded(0), uploaded(0)]));
-        assert_eq!(three.upload, "M-2 120L-2 100L0 100L357 100L358 0L359 100L361 100V120Z");
+        assert_eq!(three.upload, "M-2 120L-2 105L0 105L357 105L358 0L359 105L361 105V120Z");
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 mod access;
 pub(crate) mod assets;
+pub(crate) mod backup;
 mod chart;
 pub(crate) mod connections;
 pub(crate) mod dashboard;
+mod files;
 mod flash;
 mod forms;
 pub(crate) mod login;

@@ -37,7 +37,7 @@ pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src
 /// Instructions that a template may take: a page of a hundred users needs about forty thousand.
 const FUEL: u64 = 5_000_000;
 
-const EMBEDDED: [(&str, &str); 13] = [
+const EMBEDDED: [(&str, &str); 16] = [
     ("api.html", include_str!("../../templates/api.html")),
     ("base.html", include_str!("../../templates/base.html")),
     ("macros.html", include_str!("../../templates/macros.html")),
@@ -49,6 +49,9 @@ const EMBEDDED: [(&str, &str); 13] = [
     ("dashboard.html", include_str!("../../templates/dashboard.html")),
     ("connections.html", include_str!("../../templates/connections.html")),
     ("disconnect.html", include_str!("../../templates/disconnect.html")),
+    ("backup.html", include_str!("../../templates/backup.html")),
+    ("restore.html", include_str!("../../templates/restore.html")),
+    ("restored.html", include_str!("../../templates/restored.html")),
     ("live.html", include_str!("../../templates/live.html")),
     ("piece.html", include_str!("../../templates/piece.html")),
 ];

@@ -99,15 +99,18 @@ pub(crate) fn programs(sftpd: &tidegate_ssh::config::Settings) -> Result<Program
 /// The strongest confinement that works here. A child tries it, as there is no way back from it.
 fn best() -> Result<Confinement, String> {
     files::available()?;
-    let probe =
-        Command::new(THIS).args([COMMAND, Confinement::Namespaces.option(), "--probe"]).env_clear().output();
-    match probe {
-        Ok(output) if output.status.success() => Ok(Confinement::Namespaces),
-        Ok(output) => {
-            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            info!("git and rsync run without namespaces of their own: {reason}");
-            Ok(Confinement::Landlock)
-        }
+    match probe(Confinement::Namespaces) {
+        Ok(()) => return Ok(Confinement::Namespaces),
+        Err(reason) => info!("git and rsync run without namespaces of their own: {reason}"),
+    }
+    probe(Confinement::Landlock).map(|()| Confinement::Landlock)
+}
+
+fn probe(how: Confinement) -> Result<(), String> {
+    let child = Command::new(THIS).args([COMMAND, how.option(), "--probe"]).env_clear().output();
+    match child {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         Err(error) => Err(format!("cannot start a copy of this program: {error}")),
     }
 }
@@ -149,9 +152,11 @@ struct Place {
 }
 
 fn confine(options: &Options) -> Result<(), Failure> {
-    // A server that is killed leaves no programs behind.
+    // A server that is killed leaves no programs behind. The signal comes when the thread ends that started this
+    // process; those of the runtime live as long as it does, as nothing here uses `block_in_place`.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| Failure::new("cannot follow the server's end", error))?;
+    close_inherited();
     limit(options)?;
     let needs = files::Needs::of(&options.program, options.helpers.as_deref());
     if options.how == Confinement::Namespaces {
@@ -160,9 +165,6 @@ fn confine(options: &Options) -> Result<(), Failure> {
     let mut places = open_places(options)?;
     if options.how == Confinement::Namespaces {
         mounts::enter(&mut places, &needs, options.write)?;
-    }
-    if options.probe {
-        return Ok(());
     }
     let mut command = Command::new(&options.program);
     command.args(&options.arguments).current_dir("/");
@@ -184,6 +186,9 @@ fn confine(options: &Options) -> Result<(), Failure> {
         files::restrict(&places, &needs, options.write)?;
         drop(places);
         calls::restrict()?;
+    }
+    if options.probe {
+        return Ok(());
     }
     let error = command.exec();
     let status = CANNOT_START;
@@ -210,6 +215,20 @@ fn open_places(options: &Options) -> Result<Vec<Place>, Failure> {
 fn open_beneath(home: &OwnedFd, inside: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(home, inside, flags, Mode::empty(), how)
+}
+
+/// The server's own files are closed by the system when this program starts; whoever started the server may have
+/// left others open. Nothing is open here yet but the three streams.
+fn close_inherited() {
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let open: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
+        Ok(entries) => entries.flatten().filter_map(number).collect(),
+        Err(_) => (0..1024).collect(),
+    };
+    for descriptor in open.into_iter().filter(|descriptor| *descriptor > 2) {
+        // The one for the listing itself is closed already.
+        let _ = nix::unistd::close(descriptor);
+    }
 }
 
 fn limit(options: &Options) -> Result<(), Failure> {

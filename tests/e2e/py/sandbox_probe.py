@@ -66,6 +66,10 @@ attempt("processes: fork", lambda: os.waitpid(os.fork() or os._exit(0), 0))
 attempt("processes: socketpair", socket.socketpair)
 attempt("devices: null", lambda: open("/dev/null", "w").write("x"))
 
+# Nothing of the server's.
+for descriptor in range(3, 1024):
+    attempt(f"server: descriptor {descriptor}", lambda: os.fstat(descriptor))
+
 # Nobody else's files.
 attempt("outside: read", lambda: open(secret).read())
 attempt("outside: write", lambda: open(secret, "a"))

@@ -2,12 +2,13 @@
 
 use std::fs::read;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::json;
 use tidegate_e2e::clients::ssh_options;
-use tidegate_e2e::{Finished, TestServer, Tool, User, disk, process, secs, wait_for};
+use tidegate_e2e::{Finished, TestServer, Tool, User, disk, keys, process, secs, server, wait_for};
 
-fn server() -> TestServer {
+fn start() -> TestServer {
     TestServer::builder().sftpd("enabled_ssh_commands", json!(["*"])).start()
 }
 
@@ -107,7 +108,7 @@ fn usage_settles(server: &TestServer, user: &User) {
 
 #[test]
 fn clone_push_and_fetch_carry_everything() {
-    let server = server();
+    let server = start();
     let user = server.user("alice").create();
     let repository = bare(&server, &user, "project.git");
     let first = pushed(&server, "alice", "/project.git", "first");
@@ -144,7 +145,7 @@ fn clone_push_and_fetch_carry_everything() {
 
 #[test]
 fn shallow_partial_and_archive_and_both_protocols() {
-    let server = server();
+    let server = start();
     let user = server.user("alice").create();
     let repository = bare(&server, &user, "project.git");
     let first = pushed(&server, "alice", "/project.git", "first");
@@ -181,7 +182,7 @@ fn shallow_partial_and_archive_and_both_protocols() {
 
 #[test]
 fn a_repository_is_found_under_the_names_that_git_allows() {
-    let server = server();
+    let server = start();
     let user = server.user("alice").create();
     bare(&server, &user, "deep/er/a b's.git");
     pushed(&server, "alice", "/deep/er/a b's.git", "first");
@@ -218,7 +219,7 @@ fn a_repository_is_found_under_the_names_that_git_allows() {
 
 #[test]
 fn what_is_under_way_is_listed_and_what_is_done_is_logged_and_counted() {
-    let server = server();
+    let server = start();
     let user = server.user("alice").create();
     bare(&server, &user, "project.git");
     let mut waiting = ssh(&server, "alice", "git-upload-pack '/project.git'").start();
@@ -251,7 +252,7 @@ fn what_is_under_way_is_listed_and_what_is_done_is_logged_and_counted() {
 
 #[test]
 fn all_permissions_are_needed_and_none_may_be_missing_below() {
-    let server = server();
+    let server = start();
     let most = ["list", "download", "upload", "overwrite", "create_dirs", "delete", "rename"];
     for missing in 0..most.len() {
         let held: Vec<&str> = most.iter().copied().filter(|perm| *perm != most[missing]).collect();
@@ -275,7 +276,7 @@ fn all_permissions_are_needed_and_none_may_be_missing_below() {
 
 #[test]
 fn a_push_that_is_too_large_fails_and_usage_is_what_is_on_disk() {
-    let server = server();
+    let server = start();
     let user = server.user("alice").field("quota_size", 400_000).field("quota_files", 200).create();
     bare(&server, &user, "project.git");
     server.rest("POST", "/api/v1/quota_scan", Some(&json!({"username": "alice"}))).expect(201);
@@ -308,7 +309,7 @@ fn a_push_that_is_too_large_fails_and_usage_is_what_is_on_disk() {
 
 #[test]
 fn a_large_object_is_pushed_and_cloned() {
-    let server = server();
+    let server = start();
     let user = server.user("alice").create();
     bare(&server, &user, "project.git");
     let first = pushed(&server, "alice", "/project.git", "first");
@@ -322,7 +323,7 @@ fn a_large_object_is_pushed_and_cloned() {
 
 #[test]
 fn a_client_that_is_killed_takes_every_process_along() {
-    let server = server();
+    let server = start();
     let user = server.user("alice").create();
     bare(&server, &user, "project.git");
     for command in ["git-receive-pack", "git-upload-pack"] {
@@ -345,7 +346,7 @@ fn a_client_that_is_killed_takes_every_process_along() {
 
 #[test]
 fn files_belong_to_the_user_of_the_system_that_the_account_has() {
-    let server = server();
+    let server = start();
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can run programs as somebody else");
         return;
@@ -422,36 +423,109 @@ fn trap(server: &TestServer, repository: &Path, outside: &Path) {
     disk::write(&repository.join("info/attributes"), b"* filter=evil diff=evil\n");
 }
 
-#[test]
-fn a_repository_runs_nothing_and_reads_nothing_outside_of_itself() {
-    let server = server();
-    let user = server.user("alice").create();
-    let repository = bare(&server, &user, "project.git");
-    let first = pushed(&server, "alice", "/project.git", "first");
+/// Works honestly and otherwise on a repository full of traps.
+fn spring(server: &TestServer, user: &User) {
+    let repository = bare(server, user, "project.git");
+    own(user);
+    let first = pushed(server, &user.name, "/project.git", "first");
     let outside = server.path("outside");
     std::fs::create_dir(&outside).unwrap();
-    trap(&server, &repository, &outside);
+    Tool::new("chmod", "coreutils").arg("777").arg(&outside).ok();
+    trap(server, &repository, &outside);
+    own(user);
 
     let mut results: Vec<Finished> = Vec::new();
-    commit(&server, &first, "after", b"after");
-    results.push(git(&server, &first, &["push", "origin", "HEAD:refs/heads/other"]).run());
-    results.push(git(&server, &first, &["push", "--signed=if-asked", "origin", "HEAD:main"]).run());
-    results.push(git(&server, &server.work(), &["clone", &url("alice", "/project.git"), "c1"]).run());
+    commit(server, &first, "after", b"after");
+    results.push(git(server, &first, &["push", "origin", "HEAD:refs/heads/other"]).run());
+    results.push(git(server, &first, &["push", "--signed=if-asked", "origin", "HEAD:main"]).run());
+    results.push(git(server, &server.work(), &["clone", &url(&user.name, "/project.git"), "c1"]).run());
     for format in ["tar", "tar.gz", "evil"] {
-        let remote = format!("--remote={}", url("alice", "/project.git"));
+        let remote = format!("--remote={}", url(&user.name, "/project.git"));
         let args = ["archive", &remote, &format!("--format={format}"), "-o", "out", "main"];
-        results.push(git(&server, &server.work(), &args).run());
+        results.push(git(server, &server.work(), &args).run());
     }
     let reports: String = results.iter().map(Finished::report).collect();
     assert!(std::fs::read_dir(&outside).unwrap().next().is_none(), "something ran:\n{reports}");
-
     // The clone is good: the traps do no harm to honest work.
     assert_eq!(results[2].code, Some(0), "{reports}");
+
+    let secret = server.path("secret.git");
+    git(server, &server.work(), &["clone", "-q", "--bare", "first", secret.to_str().unwrap()]).ok();
+    Tool::new("chmod", "coreutils").args(["-R", "a+rwX"]).arg(&secret).ok();
+    let linked = bare(server, user, "linked.git");
+    disk::write(
+        &linked.join("objects/info/alternates"),
+        format!("{}\n", secret.join("objects").display()).as_bytes(),
+    );
+    let tip = git(server, &first, &["rev-parse", "HEAD"]).ok();
+    disk::write(&linked.join("refs/heads/main"), tip.as_bytes());
+    own(user);
+    let done = git(server, &server.work(), &["clone", &url(&user.name, "/linked.git"), "stolen"]).run();
+    assert_ne!(done.code, Some(0), "{}", done.report());
+    assert!(!server.work().join("stolen/readme").exists(), "{}", done.report());
+}
+
+/// Gives the home's files to whoever the server runs as.
+fn own(user: &User) {
+    let reference = user.home.parent().expect("a home is in a directory");
+    Tool::new("chown", "coreutils")
+        .arg("-R")
+        .arg(format!("--reference={}", reference.display()))
+        .arg(&user.home)
+        .ok();
+}
+
+#[test]
+fn a_repository_runs_nothing_and_reads_nothing_outside_of_itself() {
+    let server = start();
+    let user = server.user("alice").create();
+    spring(&server, &user);
+}
+
+/// A portable server under other circumstances, and its user.
+fn portable(circumstances: &[&str], owner: &str) -> (TestServer, User) {
+    let root = tempfile::Builder::new().prefix("tidegate-e2e-git-").tempdir().unwrap();
+    for dir in ["share", "work"] {
+        std::fs::create_dir(root.path().join(dir)).unwrap();
+    }
+    std::fs::copy(server::binary(), root.path().join("tidegate")).unwrap();
+    Tool::new("chmod", "coreutils").arg("755").arg(root.path()).arg(root.path().join("tidegate")).ok();
+    Tool::new("chown", "coreutils").args(["-R", owner]).arg(root.path()).ok();
+    let port = server::free_port();
+    let mut command = server::command(root.path());
+    let mut wrapped = std::process::Command::new("setpriv");
+    wrapped.args(circumstances).arg(root.path().join("tidegate")).args(["portable", "-d"]);
+    wrapped.arg(root.path().join("share")).args(["-s", &port.to_string(), "-S=false", "-u", "alice"]);
+    wrapped.args(["-c", "*", "-g", "*", "-l", "log.json", "-k", &keys::keys().client_public()]);
+    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    wrapped.current_dir(root.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    std::mem::swap(&mut command, &mut wrapped);
+    let home = root.path().join("share");
+    let server = TestServer::launch(command, port, 0, root);
+    (server, User { name: "alice".to_owned(), id: 1, home })
+}
+
+#[test]
+fn other_circumstances_confine_as_well() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can take rights away from the server");
+        return;
+    }
+    for (circumstances, owner, confined) in [
+        // No namespaces, as in many containers.
+        (&["--bounding-set", "-sys_admin"][..], "0:0", "confined by Landlock and"),
+        // Not root; whether there are namespaces is the system's decision.
+        (&["--reuid", "61234", "--regid", "61234", "--clear-groups"][..], "61234:61234", "confined by"),
+    ] {
+        let (server, user) = portable(circumstances, owner);
+        assert!(server.raw_log().join("\n").contains(confined), "{}", server.raw_log().join("\n"));
+        spring(&server, &user);
+    }
 }
 
 #[test]
 fn objects_and_configuration_outside_are_out_of_reach() {
-    let server = server();
+    let server = start();
     let user = server.user("alice").create();
     let other = server.user("bob").create();
     let secret = bare(&server, &other, "secret.git");
@@ -499,7 +573,7 @@ fn objects_and_configuration_outside_are_out_of_reach() {
 
 #[test]
 fn hostile_lines_are_refused_and_run_nothing() {
-    let server = server();
+    let server = start();
     let user = server.user("alice").create();
     bare(&server, &user, "r.git");
     let outside = server.path("outside");

@@ -11,6 +11,7 @@
 //! | `rsync` | the stock rsync against the confined program, and lines that no client sends |
 //! | `permissions` | each verb allowed and denied, and the disk after each |
 //! | `confinement` | nothing outside the home is read or changed |
+//! | `limits` | a crowd against `max_sessions` and quota; thousands of hooks for a slow receiver |
 //! | `login` | who gets in, who does not, and what the log says |
 //! | `flow` | clients that stall, flood, crawl or renegotiate: regressions of the transport |
 //! | `hostile` | malformed and excessive input |
@@ -34,6 +35,7 @@ mod git;
 mod hooks;
 mod hostile;
 mod login;
+mod limits;
 mod logs;
 mod metrics;
 mod openssh;

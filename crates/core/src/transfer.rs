@@ -257,29 +257,30 @@ impl Transfer {
     pub async fn finish(&self) -> Result<(), FsError> {
         let failure = self.failure().first.clone();
         if let Some(error) = failure {
-            self.end(Err(error.clone())).await?;
+            self.end(Some(error.detail())).await?;
             return Err(error);
         }
-        self.end(Ok(())).await
+        self.end(None).await
     }
 
     /// Ends the transfer because the connection or the session did.
     pub async fn abort(&self, why: &'static str) {
-        let error = self.failure().first.clone().unwrap_or(FsError::InvalidInput(why));
+        let first = self.failure().first.as_ref().map(FsError::detail);
         // What goes wrong on top of that is in the log already.
-        let _ = self.end(Err(error)).await;
+        let _ = self.end(Some(first.unwrap_or_else(|| why.to_owned()))).await;
     }
 
-    async fn end(&self, outcome: Result<(), FsError>) -> Result<(), FsError> {
+    /// `failed` says why the client did not get what it asked for.
+    async fn end(&self, failed: Option<String>) -> Result<(), FsError> {
         if self.ended.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         let closed = match &self.upload {
-            Some(upload) => upload.end(&self.session, &self.file, outcome.is_ok()).await,
+            Some(upload) => upload.end(&self.session, &self.file, failed.is_none()).await,
             None => self.file.close().await,
         };
         self.session.end_transfer(self.progress_id);
-        let error = outcome.err().or_else(|| closed.as_ref().err().cloned());
+        let error = failed.or_else(|| closed.as_ref().err().map(FsError::detail));
         self.session.events().emit(Event::Transferred(TransferReport {
             direction: self.direction(),
             username: self.session.user().username.clone(),
@@ -289,7 +290,7 @@ impl Transfer {
             real_path: self.real_path.clone(),
             bytes: self.progress.bytes.load(Ordering::Relaxed),
             elapsed_ms: self.session.touch() - self.progress.started,
-            error: error.map(|error| error.detail()),
+            error,
         }));
         closed
     }

@@ -56,14 +56,14 @@ fn a_client_that_asks_for_everything_and_reads_nothing_costs_little_memory() {
 }
 
 /// A master connection; channels are opened over it by `-S`.
-struct Master<'a> {
+pub(crate) struct Master<'a> {
     server: &'a TestServer,
     child: std::process::Child,
     socket: String,
 }
 
 impl<'a> Master<'a> {
-    fn open(server: &'a TestServer) -> Self {
+    pub(crate) fn open(server: &'a TestServer) -> Self {
         // The path of a socket is limited to about a hundred bytes.
         let socket = server.path("cm").display().to_string();
         let child = Tool::new("ssh", "openssh-client")
@@ -77,14 +77,14 @@ impl<'a> Master<'a> {
         master
     }
 
-    fn raw(&self) -> RawSftp {
+    pub(crate) fn raw(&self) -> RawSftp {
         let mut sftp =
             RawSftp::connect_without_init(self.server, "alice", &["-S".into(), self.socket.clone()]);
         sftp.init();
         sftp
     }
 
-    fn sftp(&self, batch: &str) -> Tool {
+    pub(crate) fn sftp(&self, batch: &str) -> Tool {
         let control = format!("ControlPath={}", self.socket);
         sftp(self.server, "alice", &["-o", &control], batch)
     }

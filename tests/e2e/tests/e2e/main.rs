@@ -15,6 +15,8 @@
 //! | `login` | who gets in, who does not, and what the log says |
 //! | `flow` | clients that stall, flood, crawl or renegotiate: regressions of the transport |
 //! | `hostile` | malformed and excessive input |
+//! | `bandwidth` | rates over real sockets: kept, shared, steady, cheap, and nobody else slowed |
+//! | `upload_habits` | what clients do around an upload: `.filepart`, times before the close, temporary files hidden |
 //! | `upload_modes` | what is left of an upload that fails: disk, usage, log and hooks, in every mode |
 //! | `hooks` | commands and notifications after file operations and changes of accounts |
 //! | `config` | files, environment, flags, exit codes |
@@ -27,6 +29,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod bandwidth;
 mod commands;
 mod config;
 mod confinement;
@@ -46,5 +49,6 @@ mod protocol;
 mod providers;
 mod rsync;
 mod scp;
+mod upload_habits;
 mod upload_modes;
 mod wire;

@@ -8,11 +8,13 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
+use axum::response::Response;
 use axum::routing::{MethodRouter, any, delete, get, post};
 
 use crate::auth::{self, Access};
 use crate::error::ApiError;
 use crate::state::AppState;
+use crate::web::pages::View;
 use crate::{api, metrics, web};
 
 /// One path.
@@ -58,6 +60,8 @@ pub(crate) fn table() -> Vec<Route> {
         row("POST",             "/web/backup/upload",           Page, post(web::backup::upload).layer(DefaultBodyLimit::disable())).multipart(),
         row("GET, POST",        "/web/backup/restore",          Page, get(web::backup::preview).post(web::backup::restore)),
 
+        row("",                 "/web/{*rest}",                 Page, any(no_such_page)),
+
         row("GET, HEAD",        "/static/{*path}",              Open, get(web::assets::serve)),
 
         row("",                 "/metrics",                     Api,  any(metrics::expose)),
@@ -95,7 +99,14 @@ pub(crate) fn router(state: AppState) -> Router {
         let handler = only(route.methods, route.handler).layer(from_fn_with_state(door, auth::enter));
         router = router.route(route.path, handler);
     }
-    router.fallback(|| async { ApiError::NoSuchPath }).with_state(state)
+    // What does not exist is not told to strangers either.
+    let door = auth::Door::new(&state, Access::Api, false);
+    let nothing = any(|| async { ApiError::NoSuchPath }).layer(from_fn_with_state(door, auth::enter));
+    router.fallback_service(nothing.with_state(state.clone())).with_state(state)
+}
+
+async fn no_such_page(view: View) -> Response {
+    view.message(StatusCode::NOT_FOUND, "")
 }
 
 /// Answers every other method with 405; `HEAD` too unless it is listed, which a `GET` handler would otherwise

@@ -40,7 +40,8 @@ impl Response {
     }
 }
 
-/// Sends one request to 127.0.0.1 and reads the answer. `Host` is sent unless `headers` has one.
+/// Sends one request to 127.0.0.1 and reads the answer. `Host` is sent unless `headers` has one, and a
+/// body is JSON unless they say something else.
 pub fn request(
     port: u16,
     method: &str,
@@ -56,7 +57,10 @@ pub fn request(
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     if let Some(body) = body {
-        text.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+            text.push_str("Content-Type: application/json\r\n");
+        }
+        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
     text.push_str("\r\n");
     text.push_str(body.unwrap_or_default());

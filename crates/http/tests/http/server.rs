@@ -36,7 +36,6 @@ async fn unknown_paths_are_404_with_the_envelope() {
         "/api/v1/User",
         "/api//v1/user",
         "/web/",
-        "/web/users",
         "/index.html",
         "/metrics/",
         "/api/v1/version/",
@@ -51,6 +50,10 @@ async fn unknown_paths_are_404_with_the_envelope() {
             );
         }
         assert_eq!(server.rest("HEAD", path, None).await.status, 404, "{path}");
+    }
+    for path in ["/web/nothing", "/web/users/", "/web/user/1/x"] {
+        let page = server.get(path).await.expect(404);
+        assert!(page.text().contains("<title>Tidegate - Not found</title>"), "{path}: {}", page.text());
     }
 }
 

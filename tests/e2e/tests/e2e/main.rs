@@ -23,11 +23,13 @@
 //! | `logs` | the lines, byte for byte; reopening; the end of the process |
 //! | `api` | the REST API and the database made by the reference |
 //! | `metrics` | every name, what moves it, and promtool's judgement of it, the alerts and the dashboard |
+//! | `admin_auth` | who may use the REST API and the web admin: passwords, sessions, foreign pages, HTTPS |
 //! | `providers` | users on database servers that go away, in files of the reference, from a dump |
 //! | `portable` | sharing one folder |
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admin_auth;
 mod api;
 mod bandwidth;
 mod commands;

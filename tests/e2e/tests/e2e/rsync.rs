@@ -7,12 +7,12 @@ use std::process::Child;
 use serde_json::{Value, json};
 use tidegate_e2e::clients::ssh_options;
 use tidegate_e2e::process::kill_group;
-use tidegate_e2e::{TestServer, Tool, User, disk, secs, wait_for};
+use tidegate_e2e::{TestServer, Tool, User, disk, secs, server, wait_for};
 
 /// What the user of a program of the system needs; neither links, modes nor times.
 const SEVEN: [&str; 7] = ["list", "download", "upload", "overwrite", "create_dirs", "delete", "rename"];
 
-fn server() -> TestServer {
+fn enabled() -> TestServer {
     TestServer::builder().sftpd("enabled_ssh_commands", json!(["rsync"])).start()
 }
 
@@ -126,7 +126,7 @@ fn usage_is_what_is_there(server: &TestServer, user: &User) {
 
 #[test]
 fn a_tree_goes_up_and_comes_back() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").field("quota_size", 1_u64 << 30).create();
     tree(&server.path("work/src"));
     for (number, options) in ["-a", "-az", "-azz", "-rlptW", "-a --inplace", "-a --partial --delay-updates"]
@@ -148,7 +148,7 @@ fn a_tree_goes_up_and_comes_back() {
 
 #[test]
 fn a_directory_keeps_its_name_unless_its_path_ends_with_a_slash() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     disk::write(&server.path("work/src/f"), b"f");
     disk::write(&user.path("top/inner/g"), b"g");
@@ -183,7 +183,7 @@ fn a_directory_keeps_its_name_unless_its_path_ends_with_a_slash() {
 
 #[test]
 fn a_second_run_moves_only_what_has_changed() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").field("quota_size", 1_u64 << 30).create();
     let local = server.path("work/big");
     let mut bytes = disk::noise(3, 8 << 20);
@@ -216,7 +216,7 @@ fn a_second_run_moves_only_what_has_changed() {
 
 #[test]
 fn what_is_gone_at_the_source_is_deleted_only_if_asked_for() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").field("quota_size", 1_u64 << 30).create();
     disk::write(&server.path("work/src/keep"), b"1");
     disk::write(&user.path("d/old"), b"2");
@@ -247,7 +247,7 @@ fn started(server: &TestServer, user: &User, options: &[&str]) -> Child {
 
 #[test]
 fn a_client_that_is_killed_leaves_no_program_and_no_temporary_file() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").field("quota_size", 1_u64 << 30).create();
     std::fs::create_dir(user.path("in")).unwrap();
     let mut client = started(&server, &user, &["-a"]);
@@ -270,7 +270,7 @@ fn a_client_that_is_killed_leaves_no_program_and_no_temporary_file() {
 
 #[test]
 fn a_partial_file_is_kept_and_continued_from() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     std::fs::create_dir(user.path("in")).unwrap();
     for (options, kept) in [
@@ -295,7 +295,7 @@ fn a_partial_file_is_kept_and_continued_from() {
 
 #[test]
 fn a_file_is_appended_to() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     let bytes = disk::noise(9, 300_000);
     disk::write(&server.path("work/log"), &bytes);
@@ -307,7 +307,7 @@ fn a_file_is_appended_to() {
 
 #[test]
 fn an_upload_over_quota_fails_and_usage_is_what_is_there() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").field("quota_size", 2_000_000).field("quota_files", 5).create();
     disk::write_noise(&server.path("work/src/one"), 1, 500_000);
     rsync(&server, "alice", &["-a", "src/", "HOST:d"]).ok();
@@ -343,7 +343,7 @@ fn an_upload_over_quota_fails_and_usage_is_what_is_there() {
 
 #[test]
 fn hard_links_attributes_and_lists_are_kept() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     let src = server.path("work/src");
     tree(&src);
@@ -359,7 +359,7 @@ fn hard_links_attributes_and_lists_are_kept() {
 
 #[test]
 fn several_sources_names_with_spaces_and_lists_of_names() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     for name in ["one", "two words", "sub/it's", "sub/deep/f", "*", "a b/c d"] {
         disk::write(&user.path(name), name.as_bytes());
@@ -407,7 +407,7 @@ fn several_sources_names_with_spaces_and_lists_of_names() {
 
 #[test]
 fn sources_are_removed_only_where_deleting_is_allowed() {
-    let server = server();
+    let server = enabled();
     let may = server.user("may").perms("/", &["list", "download", "delete"]).create();
     let not = server.user("not").perms("/", &["list", "download"]).create();
     for user in [&may, &not] {
@@ -421,7 +421,7 @@ fn sources_are_removed_only_where_deleting_is_allowed() {
 
 #[test]
 fn who_may_only_read_can_only_read() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").perms("/", &["list", "download"]).create();
     tree(&user.path("d"));
     disk::write(&server.path("work/new"), b"new");
@@ -436,7 +436,7 @@ fn who_may_only_read_can_only_read() {
 
 #[test]
 fn each_permission_is_needed_and_narrower_directories_are_refused() {
-    let server = server();
+    let server = enabled();
     disk::write(&server.path("work/new"), b"new");
     for missing in SEVEN {
         let name = format!("no-{missing}");
@@ -477,7 +477,7 @@ fn each_permission_is_needed_and_narrower_directories_are_refused() {
 
 #[test]
 fn modes_and_times_are_set_by_who_may_set_them() {
-    let server = server();
+    let server = enabled();
     let plain = server.user("plain").perms("/", &SEVEN).create();
     let full = server.user("full").create();
     let file = server.path("work/f");
@@ -503,7 +503,7 @@ fn modes_and_times_are_set_by_who_may_set_them() {
 
 #[test]
 fn a_link_that_leads_out_is_left_out_or_made_unusable() {
-    let server = server();
+    let server = enabled();
     disk::write(&server.path("homes/secret"), b"CANARY");
     let src = server.path("work/src");
     disk::write(&src.join("f"), b"f");
@@ -538,7 +538,7 @@ fn a_link_that_leads_out_is_left_out_or_made_unusable() {
 
 #[test]
 fn links_on_disk_lead_no_copy_out_of_the_home() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     disk::write(&server.path("homes/outside/secret"), b"CANARY");
     disk::write(&user.path("d/f"), b"f");
@@ -573,7 +573,7 @@ fn links_on_disk_lead_no_copy_out_of_the_home() {
 
 #[test]
 fn rules_of_the_client_read_no_file_outside() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     disk::write(&user.path("d/victim"), b"v");
     // If the server read it, the file of that name would be missing.
@@ -604,7 +604,7 @@ fn rules_of_the_client_read_no_file_outside() {
 
 #[test]
 fn no_owners_no_devices_no_special_bits() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     let src = server.path("work/src");
     disk::write(&src.join("f"), b"f");
@@ -638,7 +638,7 @@ fn no_owners_no_devices_no_special_bits() {
 
 #[test]
 fn files_in_the_home_do_not_configure_the_program() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     let log = user.path("popt.log");
     disk::write(
@@ -654,7 +654,7 @@ fn files_in_the_home_do_not_configure_the_program() {
 
 #[test]
 fn the_command_is_logged_counted_and_ends_with_its_own_status() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     disk::write(&user.path("f"), b"f");
     rsync(&server, "alice", &["-a", "HOST:f", "f"]).ok();
@@ -680,7 +680,7 @@ fn rsync_is_off_unless_it_is_enabled() {
 
 #[test]
 fn what_no_client_sends_is_refused() {
-    let server = server();
+    let server = enabled();
     let user = server.user("alice").create();
     disk::write(&user.path("d/f"), b"f");
     let outside = server.path("homes/outside");
@@ -799,4 +799,110 @@ fn what_no_client_sends_is_refused() {
     }
     assert_eq!(disk::snapshot(&server.path("homes")), before);
     no_programs_left(&server);
+}
+
+/// Where the stock rsync is.
+fn installed() -> std::path::PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join("rsync")).find(|path| path.is_file());
+    let found = found.expect("rsync is not installed: this test needs the package `rsync`");
+    found.canonicalize().unwrap()
+}
+
+#[test]
+fn without_its_grammar_the_program_is_still_confined() {
+    let root = tempfile::Builder::new().prefix("tidegate-rsync-").tempdir().unwrap();
+    let (home, out) = (root.path().join("home"), root.path().join("outside"));
+    let restore = || {
+        let _ = std::fs::remove_dir_all(&out);
+        disk::write(&out.join("secret"), b"CANARY\n");
+        disk::write(&out.join("list"), b"secret\n");
+        disk::write(&out.join("evil"), b"#!/bin/sh\necho >>\"$0.ran\"\n");
+        set_mode(&out.join("evil"), 0o755);
+    };
+    restore();
+    let mut harm = 0;
+    let shown = out.display().to_string();
+    for mode in ["unconfined", "namespaces", "landlock"] {
+        let confine = || {
+            Tool::new(server::binary(), "tidegate")
+                .arg("confine")
+                .arg(format!("--{mode}"))
+                .arg("--home")
+                .arg(&home)
+                .dir(Path::new("/"))
+                .within(60)
+        };
+        std::fs::create_dir_all(home.join("place")).unwrap();
+        let probe = confine().arg("--probe").run();
+        if probe.code != Some(0) {
+            assert_eq!(mode, "namespaces", "{}", probe.report());
+            eprintln!("SKIPPED: this machine has no namespaces: {}", probe.err());
+            continue;
+        }
+        // What the program calls the directory that it may use.
+        let place =
+            if mode == "namespaces" { "/place".into() } else { home.join("place").display().to_string() };
+        // The directory is what is written to in each: it comes after these.
+        for line in [
+            "-r OUT/",
+            "OUT/secret",
+            "-rL PLACE/to-secret",
+            "-rk PLACE/to-outside/",
+            "--remove-source-files OUT/secret",
+            "--remove-source-files PLACE/to-outside/secret",
+            "-r --files-from=OUT/list OUT",
+            "-r --files-from=OUT/list PLACE/src",
+            "-r --log-file=OUT/log PLACE/src/",
+            "--server -r --log-file=OUT/log .",
+            "--server --sender -r --files-from=OUT/list .",
+            "-r --temp-dir=OUT PLACE/src/",
+            "-r --partial-dir=OUT --delay-updates PLACE/src/",
+            "-rI --backup --backup-dir=OUT PLACE/src/",
+            "-r --copy-dest=OUT PLACE/src/",
+            "-r --link-dest=OUT PLACE/src/",
+            "-r --write-batch=OUT/batch PLACE/src/",
+            "-r --only-write-batch=OUT/batch PLACE/src/",
+            "--read-batch=OUT/secret",
+            "-rK PLACE/src/",
+            "-rK --delete --force PLACE/src/",
+            "-r --inplace PLACE/src/",
+            "-r --exclude-from=OUT/secret PLACE/src/",
+            "-e OUT/evil host:x",
+            "--rsh=/bin/sh host:x",
+            "--daemon --no-detach --config=OUT/secret",
+            "--password-file=OUT/secret rsync://127.0.0.1/x",
+        ] {
+            let _ = std::fs::remove_dir_all(home.join("place"));
+            disk::write(&home.join("place/src/to-outside/new"), b"new");
+            disk::write(&home.join("place/src/secret"), b"new");
+            disk::write(&home.join("place/src/to-secret"), b"new");
+            symlink(&out, home.join("place/to-outside")).unwrap();
+            symlink(out.join("secret"), home.join("place/to-secret")).unwrap();
+            let before = disk::snapshot(&out);
+            let words = line.split(' ').map(|word| word.replace("OUT", &shown).replace("PLACE", &place));
+            let done = confine()
+                .args(["--dir", "/place", "--write", "--program"])
+                .arg(installed())
+                .arg("--")
+                .args(words)
+                .run();
+            let shown = format!("{mode}: {line}: {}", done.report());
+            if mode == "unconfined" {
+                // Only to show that the lines would do harm.
+                let stolen = disk::snapshot(&home).values().any(|what| what.contains("CANARY"));
+                harm +=
+                    usize::from(stolen || disk::snapshot(&out) != before || home.join("place/ran").exists());
+                restore();
+                continue;
+            }
+            assert_ne!(done.code, Some(126), "{shown}");
+            assert_eq!(disk::snapshot(&out), before, "{shown}");
+            assert!(!done.report().contains("CANARY"), "{shown}");
+            let after = disk::snapshot(&home);
+            assert!(after.values().all(|what| !what.contains("CANARY")), "{shown}");
+            assert!(!home.join("place/ran").exists(), "{shown}");
+        }
+    }
+    assert!(harm > 12, "only {harm} of the lines would do harm without confinement");
 }

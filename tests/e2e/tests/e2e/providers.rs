@@ -1,12 +1,15 @@
 //! The data providers under the whole server: users on real database servers, which go away and come back; files of
 //! the reference; a dump. The servers are those of the provider's own tests.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tidegate_e2e::clients::{curl, sftp};
-use tidegate_e2e::{RawSftp, TestServer, Tool, disk, flags, http, keys, secs, wait_for};
+use tidegate_e2e::{RawSftp, TestServer, Tool, User, disk, flags, http, keys, secs, wait_for};
 
 #[path = "../../../../crates/store/tests/engines/mod.rs"]
 mod engines;
@@ -40,26 +43,76 @@ fn provider_status(server: &TestServer) -> u16 {
     server.rest("GET", "/api/v1/providerstatus", None).status
 }
 
-/// Logins fail and say why, a running upload ends well, and what it stored is counted when the database is back.
+/// Uploads, overwrites, renames and removes small files until it is told to stop; how many operations that were.
+/// Each of them must succeed.
+fn busy(mut session: RawSftp, seed: u64, stop: &AtomicBool) -> u64 {
+    let mut steps = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let name = format!("f{}", steps % 17);
+        let size = (steps * 7919 + seed * 104_729) % 5000;
+        session.put(&name, &disk::noise(steps, size as usize)).unwrap();
+        match steps % 5 {
+            3 => session.remove(&name).unwrap(),
+            4 => {
+                let target = format!("renamed{}", steps % 3);
+                // No overwriting by a plain rename.
+                let _ = session.remove(&target);
+                session.rename(&name, &target).unwrap();
+            }
+            _ => assert_eq!(session.get(&name).unwrap().len() as u64, size),
+        }
+        steps += 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    steps
+}
+
+/// Bytes and number of the files in a home without folders.
+fn stored(user: &User) -> String {
+    let files: Vec<u64> =
+        std::fs::read_dir(&user.home).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).collect();
+    format!("{}\t{}", files.iter().sum::<u64>(), files.len())
+}
+
+/// Logins fail and say why, running transfers go on and end well, and what they stored is counted when the database
+/// is back: nothing more and nothing less, of sessions that were busy all the time and of one that has ended.
 fn outage(engine: &'static Engine, driver: &str) {
+    const BUSY: u64 = 5;
     let mut database = Server::start(engine);
     let server = server_over(&database, driver);
     let anna = server.user("anna").create();
+    let stop = Arc::new(AtomicBool::new(false));
+    let crowd: Vec<(User, JoinHandle<u64>)> = (0..BUSY)
+        .map(|number| {
+            let user = server.user(&format!("busy{number}")).create();
+            let (session, stop) = (RawSftp::connect(&server, &user.name), Arc::clone(&stop));
+            (user, std::thread::spawn(move || busy(session, number, &stop)))
+        })
+        .collect();
     disk::write(&server.work().join("first"), &disk::noise(1, 1000));
     sftp(&server, "anna", &[], "put first").ok();
-    let usage = |database: &Server| database.sql("SELECT used_quota_size, used_quota_files FROM users");
-    wait_for("the first upload in the table", secs(10), || (usage(&database) == "1000\t1").then_some(()));
+    let usage = |database: &Server, name: &str| {
+        let columns = "used_quota_size, used_quota_files";
+        database.sql(&format!("SELECT {columns} FROM users WHERE username = '{name}'"))
+    };
+    let anna_has = |database: &Server, want: &str| (usage(database, "anna") == want).then_some(());
+    wait_for("the first upload in the table", secs(20), || anna_has(&database, "1000\t1"));
     assert_eq!((provider_status(&server), availability(&server).as_str()), (200, "1"));
 
     let mut running = RawSftp::connect(&server, "anna");
     let handle = running.open("second", flags::WRITE | flags::CREAT | flags::TRUNC).unwrap();
     running.write(&handle, 0, &[7; 500]).unwrap();
+    let reading = running.open("first", flags::READ).unwrap();
+    assert_eq!(running.read(&reading, 0, 400).unwrap().len(), 400);
     database.kill();
 
     let started = Instant::now();
     sftp(&server, "anna", &[], "ls").fails();
     assert!(started.elapsed() < Duration::from_secs(20), "a login waited {:?}", started.elapsed());
     assert_eq!(provider_status(&server), 500);
+    let failed = server.wait_log(&[("sender", json!("connection_failed")), ("username", json!("anna"))]);
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains("data provider unavailable"), "{error}");
     let says = |what: &str| server.raw_log().iter().any(|line| line.contains(what));
     wait_for("a line about the provider", secs(35), || {
         says("the data provider is not available").then_some(())
@@ -68,15 +121,33 @@ fn outage(engine: &'static Engine, driver: &str) {
 
     running.write(&handle, 500, &[8; 500]).unwrap();
     running.close(&handle).unwrap();
+    assert_eq!(running.read(&reading, 400, 1000).unwrap().len(), 600);
     assert_eq!(std::fs::read(anna.path("second")).unwrap(), [[7; 500], [8; 500]].concat());
     // What is not yet written must outlive the session.
     drop(running);
 
+    for (user, worker) in &crowd {
+        assert!(!worker.is_finished(), "{} stopped working", user.name);
+    }
     database.restart();
-    wait_for("the second upload in the table", secs(60), || (usage(&database) == "2000\t2").then_some(()));
+    wait_for("the second upload in the table", secs(60), || anna_has(&database, "2000\t2"));
     sftp(&server, "anna", &[], "ls").ok();
     assert_eq!(provider_status(&server), 200);
     wait_for("the metric to rise", secs(40), || (availability(&server) == "1").then_some(()));
+
+    stop.store(true, Ordering::Relaxed);
+    for (user, worker) in crowd {
+        let steps = worker.join().unwrap_or_else(|_| panic!("a request of {} failed", user.name));
+        let on_disk = stored(&user);
+        wait_for(&format!("the usage of {} after {steps} steps", user.name), secs(30), || {
+            (usage(&database, &user.name) == on_disk).then_some(())
+        });
+        server.rest("POST", "/api/v1/quota_scan", Some(&json!({"username": user.name}))).expect(201);
+        wait_for("the end of the scan", secs(20), || {
+            (server.rest("GET", "/api/v1/quota_scan", None).expect(200).json() == json!([])).then_some(())
+        });
+        assert_eq!(usage(&database, &user.name), on_disk, "a scan finds the same for {}", user.name);
+    }
 }
 
 #[test]

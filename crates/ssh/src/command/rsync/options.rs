@@ -1,9 +1,9 @@
 //! The options of `rsync --server`, one row each: what a client may send, and why not the others.
 //!
 //! A table and the grammars of the values, nothing else; how a command line is read is in
-//! [`arguments`](super::arguments). The rows are what the programs of the field really send: rsync 2.6 to 3.5
-//! was asked for every option that it has, in both directions, and openrsync's list was read. What is not
-//! here is refused. Descriptions: `rsync(1)`; the capability string after `-e`: rsync's `compat.c`.
+//! [`arguments`](super::arguments). The rows are what clients really send: rsync 3.2.7 and 3.5.0 were
+//! run with their options in both directions (`testdata/rsync-clients.tsv`), and openrsync's list was read.
+//! What is not here is refused. Descriptions: `rsync(1)`.
 
 /// What becomes of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

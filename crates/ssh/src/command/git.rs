@@ -18,6 +18,9 @@ use super::{End, printable};
 use crate::channel::Channel;
 use crate::stream::StreamInbox;
 
+/// Reading needs less than writing, as the kernel lets a program that only reads change nothing.
+const READS: Perms = Perms::LIST.and(Perms::DOWNLOAD);
+
 /// Configuration that wins over the repository's.
 const CONFIG: &[(&str, &str)] = &[
     // The repository may belong to another user of the system; who may use it was decided already.
@@ -47,14 +50,14 @@ pub(crate) fn is_protocol(value: &str) -> bool {
     matches!(value, "version=0" | "version=1" | "version=2")
 }
 
-/// Serves one repository.
+/// Serves one repository. `all` is what the user needs for a program that may change files.
 pub(super) async fn run(
     channel: &Channel<StreamInbox>,
     session: &Session,
     programs: &Programs,
     (service, arguments): (Service, &[Vec<u8>]),
     protocol: Option<&str>,
-    needs: Perms,
+    all: Perms,
 ) -> Result<(), End> {
     let name = service.command();
     let request = match GitRequest::parse(service, arguments) {
@@ -73,6 +76,8 @@ pub(super) async fn run(
         arguments: service.arguments().iter().map(OsString::from).collect(),
         environment: environment(session, protocol, installed.helpers.as_ref().map(|dir| dir.as_os_str())),
     };
+    let reads = service != Service::ReceivePack && programs.confine_files();
+    let needs = if reads { READS } else { all };
     let target = Target { path: repository, slash: false, sent: None };
     child::run(channel, session, programs, program, &[target], needs).await
 }

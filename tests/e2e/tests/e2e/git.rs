@@ -251,27 +251,42 @@ fn what_is_under_way_is_listed_and_what_is_done_is_logged_and_counted() {
 }
 
 #[test]
-fn all_permissions_are_needed_and_none_may_be_missing_below() {
+fn pushing_needs_all_permissions_and_reading_two_and_none_may_be_missing_below() {
     let server = start();
     let most = ["list", "download", "upload", "overwrite", "create_dirs", "delete", "rename"];
-    for missing in 0..most.len() {
-        let held: Vec<&str> = most.iter().copied().filter(|perm| *perm != most[missing]).collect();
-        let user = server.user(&format!("u{missing}")).perms("/", &held).create();
+    for missing in most {
+        let held: Vec<&str> = most.iter().copied().filter(|perm| *perm != missing).collect();
+        let user = server.user(&format!("without-{missing}")).perms("/", &held).create();
         let repository = bare(&server, &user, "r.git");
         let before = disk::snapshot(&repository);
         for command in ["git-upload-pack", "git-receive-pack", "git-upload-archive"] {
-            let done = ssh(&server, &user.name, &format!("{command} /r.git")).fails();
-            assert_eq!((done.code, done.out()), (Some(1), String::new()), "{} {command}", most[missing]);
-            assert!(done.err().ends_with("permission denied\n"), "{}", done.report());
+            let done = ssh(&server, &user.name, &format!("{command} /r.git")).input("0000").run();
+            let denied = done.code == Some(1) && done.err().ends_with("permission denied\n");
+            let reads = command != "git-receive-pack" && !["list", "download"].contains(&missing);
+            assert_eq!(denied, !reads, "without {missing}: {}", done.report());
+            assert!(reads || done.out().is_empty(), "without {missing}: {}", done.report());
         }
         assert_eq!(disk::snapshot(&repository), before);
     }
+    let reader = server.user("reader").perms("/", &["list", "download"]).create();
+    let repository = bare(&server, &reader, "r.git");
+    let owner = server.user("owner").field("home_dir", reader.home.to_str().unwrap()).create();
+    let first = pushed(&server, &owner.name, "/r.git", "first");
+    let before = disk::snapshot(&repository);
+    git(&server, &server.work(), &["clone", "-q", &url("reader", "/r.git"), "read"]).ok();
+    commit(&server, &first, "x", b"x");
+    let refused = git(&server, &first, &["push", &url("reader", "/r.git"), "HEAD:main"]).fails();
+    assert!(refused.err().contains("permission denied"), "{}", refused.report());
+    assert_eq!(disk::snapshot(&repository), before);
+
     let user = server.user("below").perms("/", &most).perms("/r.git/objects", &["list"]).create();
     bare(&server, &user, "r.git");
     bare(&server, &user, "free.git");
-    let done = ssh(&server, "below", "git-upload-pack /r.git").fails();
-    assert!(done.err().ends_with("permission denied\n"), "{}", done.report());
-    pushed(&server, "below", "/free.git", "first");
+    for command in ["git-upload-pack", "git-receive-pack"] {
+        let done = ssh(&server, "below", &format!("{command} /r.git")).fails();
+        assert!(done.err().ends_with("permission denied\n"), "{}", done.report());
+    }
+    pushed(&server, "below", "/free.git", "second");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! | `protocol` | requests and extensions of the protocol, seen through the raw client |
 //! | `commands` | SSH commands: digests, `cd`, `pwd`; what is refused |
 //! | `git` | git over SSH: clone, push, quota; repositories and lines that try to run something |
+//! | `sandbox` | what confines git and rsync, alone: a program that tries to get out |
 //! | `scp` | the old protocol of `scp`: OpenSSH, pscp, conversations byte for byte |
 //! | `rsync` | the stock rsync against the confined program, and lines that no client sends |
 //! | `permissions` | each verb allowed and denied, and the disk after each |
@@ -24,6 +25,11 @@
 //! | `api` | the REST API and the database made by the reference |
 //! | `metrics` | every name, what moves it, and promtool's judgement of it, the alerts and the dashboard |
 //! | `admin_auth` | who may use the REST API and the web admin: passwords, sessions, foreign pages, HTTPS |
+//! | `api_table` | each endpoint with each status; a converted dump |
+//! | `openapi` | schemathesis against the REST API |
+//! | `hostile_names` | names, paths, comments and versions that are meant to do harm where they are shown |
+//! | `web` | the pages of the users in Chromium: everything somebody does there, with scripts and without |
+//! | `ctl` | the command-line client: the transcripts of its document, exit codes, credentials |
 //! | `providers` | users on database servers that go away, in files of the reference, from a dump |
 //! | `portable` | sharing one folder |
 
@@ -31,18 +37,22 @@
 
 mod admin_auth;
 mod api;
+mod api_table;
 mod bandwidth;
 mod commands;
 mod config;
 mod confinement;
+mod ctl;
 mod flow;
 mod git;
 mod hooks;
 mod hostile;
-mod login;
+mod hostile_names;
 mod limits;
+mod login;
 mod logs;
 mod metrics;
+mod openapi;
 mod openssh;
 mod other_clients;
 mod permissions;
@@ -50,7 +60,9 @@ mod portable;
 mod protocol;
 mod providers;
 mod rsync;
+mod sandbox;
 mod scp;
 mod upload_habits;
 mod upload_modes;
+mod web;
 mod wire;

@@ -94,6 +94,11 @@ impl GitRequest {
         if path.is_empty() || path.len() > MAX_PATH_BYTES || path.iter().any(u8::is_ascii_control) {
             return Err(GitRefused::Path);
         }
+        // `ssh://host/~/x` and `host:~/x` mean the home.
+        let path = match &path[..] {
+            b"~" => b"/",
+            path => path.strip_prefix(b"~/").unwrap_or(path),
+        };
         let path = VPath::parse(path).map_err(|_| GitRefused::Path)?;
         Ok(Self { service, path })
     }
@@ -113,6 +118,8 @@ mod tests {
             (b"git-upload-pack repo", Service::UploadPack, "/repo"),
             (b"git-upload-pack '/../../x'", Service::UploadPack, "/x"),
             (b"git-upload-pack '/wow'\\!''", Service::UploadPack, "/wow!"),
+            (b"git-upload-pack '~/x'", Service::UploadPack, "/x"),
+            (b"git-upload-pack '~other/x'", Service::UploadPack, "/~other/x"),
         ] {
             let request = GitRequest::parse_line(line).unwrap();
             assert_eq!((request.service, request.path.to_string()), (service, path.to_owned()));

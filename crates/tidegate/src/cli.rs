@@ -53,8 +53,9 @@ pub(crate) enum Command {
     /// Make users of system accounts, or of those of ProFTPD or Pure-FTPd
     ///
     /// Writes a dump with the accounts of the given files and their password hashes; nobody needs a new
-    /// password. Its users are added over the REST API, as docs/migration.md shows. What cannot be taken over is
-    /// told on standard error, with file and line. The files are only read.
+    /// password. The REST API's loaddata takes it, and so does the page "Backup" of the web administration
+    /// (docs/migration.md). What cannot be taken over is told on standard error, with file and line. The files
+    /// are only read.
     #[command(
         after_help = "Examples:\n  sudo tidegate convert-users -o users.json\n  sudo tidegate convert-users \
                             -g sftpusers --force-uid 996 --force-gid 996 -o users.json\n  tidegate convert-users -F \
@@ -62,6 +63,12 @@ pub(crate) enum Command {
                             -i /etc/pureftpd.passwd -p list,download,upload -o users.json"
     )]
     ConvertUsers(crate::convert_users::ConvertArgs),
+
+    /// Manage a running server over its REST API
+    ///
+    /// Users, connections, quota scans, backups: everything that the API can do, for people (tables) and for scripts
+    /// (JSON and exit codes).
+    Ctl(Box<crate::ctl::CtlArgs>),
 
     /// Print a line for httpd.auth_user_file, the file of the administrators
     ///

@@ -11,6 +11,7 @@ mod confine;
 #[path = "confine/elsewhere.rs"]
 mod confine;
 mod convert_users;
+mod ctl;
 mod hooks;
 mod htpasswd;
 mod log;
@@ -81,6 +82,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Some(Command::Portable(args)) => portable(args)?,
         Some(Command::ConvertUsers(args)) => convert_users::run(&args)?,
         Some(Command::Htpasswd { name }) => block_on(async move { htpasswd::run(&name).await })?,
+        Some(Command::Ctl(args)) => return Ok(ctl::run(&args)),
         Some(Command::Completions { shell }) => cli::completions(shell, &mut std::io::stdout()),
         Some(Command::Man { page }) => cli::man(page, &mut std::io::stdout())?,
     }

@@ -19,13 +19,22 @@ use crate::state::Parts;
 struct ScanJson {
     username: String,
     start_time: i64,
+    /// Found so far.
+    scanned_files: i64,
+    scanned_size: i64,
 }
 
 /// `GET /api/v1/quota_scan`
 pub(crate) async fn list(State(parts): State<Arc<Parts>>) -> Response {
     let running = parts.sessions.scans().into_iter();
-    let scans: Vec<_> =
-        running.map(|scan| ScanJson { username: scan.username, start_time: scan.start_time }).collect();
+    let scans: Vec<_> = running
+        .map(|scan| ScanJson {
+            username: scan.username,
+            start_time: scan.start_time,
+            scanned_files: scan.found.files,
+            scanned_size: scan.found.size_bytes,
+        })
+        .collect();
     json(StatusCode::OK, &scans)
 }
 

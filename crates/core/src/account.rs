@@ -277,10 +277,9 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         let settled = self.ledger.is_settled() && self.files.is_empty() && self.replacing().is_empty();
-        if let Some(Some(mark)) = self.mark.take() {
-            if !settled || *self.in_doubt.get_mut() {
-                mark.keep();
-            }
+        let in_doubt = !settled || *self.in_doubt.get_mut();
+        if let (true, Some(Some(mark))) = (in_doubt, self.mark.take()) {
+            mark.keep();
         }
     }
 }

@@ -8,9 +8,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidegate_vfs::FsError;
@@ -27,6 +28,9 @@ const MAX_USERNAME_BYTES: u64 = 4096;
 /// How often a user is asked for again while the provider is away.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// Homes that are looked at at the same time.
+const CONCURRENT: usize = 4;
+
 /// How often the end of a scan is looked for.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -41,6 +45,9 @@ pub(crate) struct Marks {
     _lock: File,
 }
 
+/// What earlier processes have left, by user.
+type Old = BTreeMap<String, Vec<PathBuf>>;
+
 /// The mark of a user; dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Mark(Option<PathBuf>);
@@ -48,29 +55,23 @@ pub(crate) struct Mark(Option<PathBuf>);
 impl Marks {
     /// Takes the directory for this process, and gives the marks of processes that ended without removing
     /// theirs, by user.
-    fn open(
-        dir: PathBuf,
-        started: UnixMillis,
-        fsync: bool,
-    ) -> io::Result<(Self, BTreeMap<String, Vec<Mark>>)> {
+    fn open(dir: PathBuf, started: UnixMillis, fsync: bool) -> io::Result<(Self, Old)> {
         std::fs::create_dir_all(&dir)?;
         let lock = OpenOptions::new().create(true).write(true).truncate(false).open(dir.join(LOCK))?;
         lock.try_lock().map_err(|error| match error {
             std::fs::TryLockError::WouldBlock => io::Error::other("another server uses it"),
             std::fs::TryLockError::Error(error) => error,
         })?;
-        let mut old: BTreeMap<String, Vec<Mark>> = BTreeMap::new();
+        let mut old = Old::new();
         for entry in std::fs::read_dir(&dir)? {
             let entry = entry?;
             if entry.file_name() == LOCK || !entry.file_type()?.is_file() {
                 continue;
             }
-            let mark = Mark(Some(entry.path()));
-            // A name that was cut off by a power failure is nobody's: the mark goes.
-            if entry.metadata()?.len() <= MAX_USERNAME_BYTES {
-                let name = String::from_utf8_lossy(&std::fs::read(entry.path())?).into_owned();
-                old.entry(name).or_default().push(mark);
-            }
+            // A name that was cut off by a power failure is nobody's, and goes as that of a user who is gone.
+            let mut name = Vec::new();
+            File::open(entry.path())?.take(MAX_USERNAME_BYTES).read_to_end(&mut name)?;
+            old.entry(String::from_utf8_lossy(&name).into_owned()).or_default().push(entry.path());
         }
         Ok((Self { dir, started, next: AtomicU64::new(0), fsync, _lock: lock }, old))
     }
@@ -135,32 +136,35 @@ impl Sessions {
         }
         if !old.is_empty() {
             info!("the server did not end in good order, {} homes are looked at", old.len());
-            let sessions = self.clone();
-            self.shared().scans.tasks.spawn(async move {
-                for (username, marks) in old {
-                    sessions.resolve_doubt(&username, marks).await;
-                }
-            });
+            let old = Arc::new(Mutex::new(old.into_iter()));
+            for _ in 0..CONCURRENT {
+                let (sessions, old) = (self.clone(), Arc::clone(&old));
+                self.shared().scans.tasks.spawn(async move {
+                    while let Some((username, marks)) = next(&old) {
+                        sessions.resolve_doubt(&username, marks).await;
+                    }
+                });
+            }
         }
         Ok(())
     }
 
     /// Counts the home of a user anew, and removes the marks if that succeeds.
-    async fn resolve_doubt(&self, username: &str, marks: Vec<Mark>) {
-        let keep = |marks: Vec<Mark>| marks.into_iter().for_each(Mark::keep);
+    async fn resolve_doubt(&self, username: &str, paths: Vec<PathBuf>) {
+        let marks = || paths.into_iter().map(|path| Mark(Some(path))).collect();
         let user = loop {
             if self.shared().scans.stop.is_cancelled() {
-                return keep(marks);
+                return;
             }
             match self.shared().store.user(username).await {
                 Ok(user) => break user,
-                Err(StoreError::NotFound) => return,
+                Err(StoreError::NotFound) => return drop::<Vec<Mark>>(marks()),
                 Err(error) => debug!("usage of user {username:?} is in doubt, but cannot be read: {error}"),
             }
             self.shared().scans.stop.run_until_cancelled(tokio::time::sleep(RETRY)).await;
         };
         let account = self.borrow_account(&user);
-        account.adopt(marks);
+        account.adopt(marks());
         account.doubt(true);
         if self.shared().quota.scans_count() {
             self.scan_to_the_end(&user).await;
@@ -196,4 +200,8 @@ impl Sessions {
             }
         }
     }
+}
+
+fn next<T>(iterator: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    iterator.lock().unwrap_or_else(PoisonError::into_inner).next()
 }

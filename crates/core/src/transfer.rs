@@ -174,10 +174,10 @@ impl Transfer {
         }
         let end = offset.checked_add(count as u64).ok_or(FsError::InvalidInput("offset too large"));
         let end = end.inspect_err(|error| self.fail(error))?;
-        if let Failure { first: Some(error), write_at: Some(at) } = &*self.failure() {
-            if offset > *at {
-                return Err(error.clone());
-            }
+        if let Failure { first: Some(error), write_at: Some(at) } = &*self.failure()
+            && offset > *at
+        {
+            return Err(error.clone());
         }
         let written = match upload.reserve(end) {
             Ok(()) => {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
+pub mod browser;
 pub mod clients;
 pub mod disk;
 pub mod http;

@@ -234,6 +234,8 @@ fn page(status: StatusCode, html: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        // With `no-referrer` browsers send `Origin: null` with the forms of a page, and it is refused.
+        (header::REFERRER_POLICY, "same-origin"),
     ];
     (status, headers, html).into_response()
 }

@@ -1,6 +1,7 @@
 //! The list of users: search, filter, order and pages on the server, so that a hundred thousand users are no
 //! trouble; and what is done to several at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -120,7 +121,7 @@ impl Wanted {
 
     /// The heads of the columns that the list can be ordered by.
     fn heads(&self) -> Value {
-        SORTS
+        let heads: BTreeMap<&str, Value> = SORTS
             .iter()
             .map(|(sort, key, usual)| {
                 let current = *sort == self.sort;
@@ -131,9 +132,10 @@ impl Wanted {
                     (true, false) => "ascending",
                     (true, true) => "descending",
                 };
-                ((*key).to_owned(), context! { href, aria })
+                (*key, context! { href, aria })
             })
-            .collect()
+            .collect();
+        heads.into()
     }
 }
 

@@ -22,8 +22,8 @@ const UNITS: [(&str, i64); 12] = [
     ("KB", 1_000),
 ];
 
-/// The last second of a day: an account whose end is a date alone may be used on that day.
-const END_OF_DAY: &str = "23:59:59";
+/// The last moment of a day, as `tidegate ctl` has it: an account whose end is a date alone may be used on that day.
+const END_OF_DAY: &str = "23:59:59.999";
 
 /// Reads `1500`, `10 GB` or `1.5 TiB` as bytes.
 pub(crate) fn size(text: &str) -> Result<i64, String> {
@@ -163,7 +163,7 @@ mod tests {
     fn ends() {
         for (date, time, at) in [
             ("", "", 0),
-            ("2025-12-31", "", 1_767_225_599_000),
+            ("2025-12-31", "", 1_767_225_599_999),
             ("2025-12-31", "23:59:59", 1_767_225_599_000),
             ("2025-12-31 23:59:59", "", 1_767_225_599_000),
             ("2026-01-01T00:00:00", "12:00", 1_767_225_600_000),

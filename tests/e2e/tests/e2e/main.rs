@@ -29,6 +29,7 @@
 //! | `openapi` | schemathesis against the REST API |
 //! | `hostile_names` | names, paths, comments and versions that are meant to do harm where they are shown |
 //! | `web` | the pages of the users in Chromium: everything somebody does there, with scripts and without |
+//! | `web_live` | the dashboard, the connections and backup in Chromium, and streams of events |
 //! | `ctl` | the command-line client: the transcripts of its document, exit codes, credentials |
 //! | `providers` | users on database servers that go away, in files of the reference, from a dump |
 //! | `portable` | sharing one folder |
@@ -65,4 +66,5 @@ mod scp;
 mod upload_habits;
 mod upload_modes;
 mod web;
+mod web_live;
 mod wire;

@@ -1,0 +1,135 @@
+//! The pages of the users in Chromium: `tests/e2e/web/users.mjs` and `form.mjs` do what somebody does there, and
+//! `lib.mjs` sees to it that nothing leaves the server, violates the content security policy, fails or is
+//! inaccessible on the way.
+
+use serde_json::json;
+use tidegate_e2e::browser::browse;
+use tidegate_e2e::http::request;
+use tidegate_e2e::server::binary;
+use tidegate_e2e::{TestServer, Tool};
+
+/// A name, and whatever else, that is meant to do harm where it is shown.
+const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&\u{202e}\u{7}{{ 7*7 }}ü";
+
+#[test]
+fn a_list_of_users() {
+    let server = TestServer::start();
+    for number in 0..60 {
+        server
+            .user(&format!("user{number:02}"))
+            .field("status", i64::from(number % 6 != 4))
+            .field("quota_size", if number % 3 == 1 { 10_000_000_000_i64 } else { 0 })
+            .field("quota_files", if number % 3 == 2 { 1000 } else { 0 })
+            .field("upload_bandwidth", if number % 5 == 2 { 2048 } else { 0 })
+            .field("expiration_date", if number % 7 == 3 { 1_893_456_000_000_i64 } else { 0 })
+            .perms(if number % 4 == 0 { "/incoming" } else { "/" }, &["list", "upload"])
+            .create();
+    }
+    browse(&server, "users.mjs").ok();
+}
+
+#[test]
+fn the_form_of_a_user() {
+    let server = TestServer::start();
+    browse(&server, "form.mjs").ok();
+}
+
+#[test]
+fn names_that_mean_harm() {
+    let server = TestServer::start();
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEgzuvqgDEEIKURFp/mZUDstA6g+UdrHZAonNIRdYnS+";
+    let body = json!({
+        "username": HOSTILE, "status": 1, "home_dir": format!("/srv/{HOSTILE}\nx"), "password": "secret",
+        "permissions": {"/": ["*"], format!("/{HOSTILE}\n"): ["list"]},
+        "public_keys": [format!("{key} {HOSTILE}")],
+    });
+    let user = server.rest("POST", "/api/v1/user", Some(&body)).expect(200).json();
+    browse(&server, "hostile.mjs").ok();
+    // Opened and saved in the browser, it is what it was.
+    let after = server.rest("GET", &format!("/api/v1/user/{}", user["id"]), None).expect(200).json();
+    assert_eq!(after, user);
+}
+
+#[test]
+fn signing_in() {
+    let builder = TestServer::builder();
+    let line = Tool::new(binary(), "tidegate").args(["htpasswd", "root"]).input("secret\n").ok();
+    std::fs::write(builder.config_dir().join("admins"), line).unwrap();
+    let server = builder.set("httpd", "auth_user_file", "admins").start();
+    browse(&server, "sign-in.mjs").env("TIDEGATE_BASIC", "root:secret").ok();
+}
+
+/// The statuses and places of `spec/web-admin.md` §1, and the forms of scripts for the reference.
+#[test]
+fn statuses_without_a_browser() {
+    let server = TestServer::start();
+    let alice = server.user("alice").create();
+    let get = |path: &str| request(server.http_port, "GET", path, &[], None);
+    let post = |path: &str, form: &str| {
+        let kind = ("Content-Type", "application/x-www-form-urlencoded");
+        request(server.http_port, "POST", path, &[kind], Some(form))
+    };
+    for path in ["/", "/web"] {
+        assert_eq!(get(path).expect(301).header("location").as_deref(), Some("/web/users"));
+    }
+    let edit = format!("/web/user/{}", alice.id);
+    for (path, status, title) in [
+        ("/web/users", 200, "Users"),
+        ("/web/users?qlimit=x&page=99", 200, "Users"),
+        ("/web/user", 200, "Add a new user"),
+        (edit.as_str(), 200, "Update user"),
+        ("/web/user/x", 400, "Bad request"),
+        ("/web/user/999", 404, "Not found"),
+    ] {
+        let page = get(path).expect(status);
+        assert!(page.body.contains(&format!("<title>Tidegate - {title}</title>")), "{path}: {}", page.body);
+        assert_eq!(page.header("content-type").as_deref(), Some("text/html; charset=utf-8"));
+        assert!(page.header("content-security-policy").unwrap().contains("script-src 'self'"));
+        assert!(
+            !page.body.contains("http://") || page.body.contains("www.w3.org"),
+            "{path} names another place"
+        );
+    }
+    assert!(get("/web/nothing").expect(404).json()["message"].is_string());
+    get("/static/favicon.ico").expect(200);
+    get("/static/nothing.css").expect(404);
+
+    let home = server.path("homes/bob");
+    let numbers = "status=1&quota_files=0&quota_size=1000&upload_bandwidth=0&download_bandwidth=0&max_sessions=0\
+                   &uid=0&gid=0";
+    let bob = format!(
+        "username=bob&password=secret&permissions=list&permissions=download&sub_dirs_permissions=%2Fin%3Aupload\
+         &expiration_date=2031-02-03+04%3A05%3A06&home_dir={}&{numbers}",
+        home.display()
+    );
+    let added = post("/web/user", &bob).expect(303);
+    assert_eq!(added.header("location").as_deref(), Some("/web/users"));
+    let stored = server.rest("GET", "/api/v1/user?username=bob", None).expect(200).json()[0].clone();
+    assert_eq!(stored["permissions"], json!({"/": ["list", "download"], "/in": ["upload"]}));
+    assert_eq!(stored["expiration_date"], 1_927_857_906_000_i64);
+    let id = stored["id"].as_i64().unwrap();
+    let told = |form: &str, what: &str| {
+        let page = post("/web/user", form).expect(200);
+        assert!(page.body.contains(what), "{form}: {}", page.body);
+    };
+    told(&bob, "there is a user with this name already");
+    told("a=%zz", "cannot be decoded");
+    told("", "a number is missing here");
+    let wrong = request(server.http_port, "POST", "/web/user", &[("Content-Type", "text/plain")], Some("a"));
+    assert!(wrong.expect(200).body.contains("a number is missing here"));
+    post("/web/user/x", "").expect(400);
+    post("/web/user/999", "").expect(404);
+    post("/web/users", "action=fly&id=1").expect(400);
+    post("/web/users", "action=delete&id=x").expect(400);
+
+    // Deleting asks first.
+    let asked = post("/web/users", &format!("action=delete&id={id}")).expect(200);
+    assert!(asked.body.contains("Delete this user?"));
+    server.rest("GET", &format!("/api/v1/user/{id}"), None).expect(200);
+    post("/web/users", &format!("action=delete&id={id}&confirm=yes")).expect(303);
+    server.rest("GET", &format!("/api/v1/user/{id}"), None).expect(404);
+
+    // A foreign page cannot send the form.
+    let foreign = [("Content-Type", "application/x-www-form-urlencoded"), ("Origin", "http://evil.example")];
+    request(server.http_port, "POST", "/web/user", &foreign, Some(&bob)).expect(403);
+}

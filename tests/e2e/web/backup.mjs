@@ -1,0 +1,88 @@
+// Backup and restore, with the users anna and bernd. TIDEGATE_DUMP is a dump that changes anna's sessions and adds
+// clara; TIDEGATE_BAD_DUMP has a user that is not valid; TIDEGATE_NO_DUMP is something else.
+
+import { assert, api, everyLook, run, shot, visit } from "./lib.mjs";
+
+const users = async () => Object.fromEntries((await api("GET", "user")).map((user) => [user.username, user]));
+
+async function choose(page, file) {
+  await page.goto("/web/backup");
+  await page.getByLabel("Dump").setInputFiles(file);
+  await page.getByRole("button", { name: "Look at it" }).click();
+}
+
+await run({
+  "a backup is saved and listed": () =>
+    visit({}, async (page) => {
+      await page.goto("/web/backup");
+      assert.equal(await page.title(), "Tidegate - Backup");
+      await page.getByRole("heading", { name: "No backup yet" }).waitFor();
+      await everyLook(page, "backup-none");
+      assert.match(await page.getByLabel("File name").inputValue(), /^backup-\d{8}-\d{6}\.json$/);
+      await page.getByLabel("File name").fill("../outside.json");
+      await page.getByRole("button", { name: "Save a backup" }).click();
+      await page.locator("#name-error", { hasText: ".." }).waitFor();
+      assert.equal(await page.getByLabel("File name").inputValue(), "../outside.json");
+      await everyLook(page, "backup-refused");
+      await page.getByLabel("File name").fill("before <b>the</b> change & more.json");
+      await page.getByRole("button", { name: "Save a backup" }).click();
+      await page.getByRole("status").getByText("before <b>the</b> change & more.json was saved").waitFor();
+      await everyLook(page, "backup");
+    }),
+
+  "what was saved changes nothing": () =>
+    visit({}, async (page) => {
+      await page.goto("/web/backup");
+      await page.getByRole("link", { name: /Restore/ }).click();
+      assert.equal(await page.title(), "Tidegate - Restore");
+      const figure = (name) => page.locator(".figure", { hasText: name }).locator("dd").innerText();
+      assert.deepEqual([await figure("New"), await figure("Changed"), await figure("Unchanged")], ["0", "0", "2"]);
+    }),
+
+  "a dump from elsewhere is looked at, then restored": () =>
+    visit({}, async (page) => {
+      await choose(page, process.env.TIDEGATE_DUMP);
+      await page.waitForURL(/\/web\/backup\/restore\?file=uploaded-/);
+      await page.locator("section", { hasText: "Changed" }).getByText("sessions").waitFor();
+      await page.locator("section", { hasText: "New" }).getByText("clara").waitFor();
+      await everyLook(page, "restore");
+      assert.equal((await users()).clara, undefined, "a look changes nothing");
+      await page.getByLabel("Of users with a quota").check();
+      await page.getByRole("button", { name: "Restore", exact: true }).click();
+      await page.getByRole("dialog").waitFor();
+      await shot(page, "restore-question", false);
+      await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+      assert.equal((await users()).clara, undefined);
+      await page.getByRole("button", { name: "Restore", exact: true }).click();
+      await page.getByRole("dialog").getByRole("button", { name: "Restore" }).click();
+      await page.getByRole("heading", { name: "Restored" }).waitFor();
+      await everyLook(page, "restored");
+      const now = await users();
+      assert.deepEqual([now.anna.max_sessions, now.clara.max_sessions], [7, 0]);
+    }),
+
+  "what cannot be restored is not": () =>
+    visit({ expected: ["400"] }, async (page) => {
+      await choose(page, process.env.TIDEGATE_BAD_DUMP);
+      await page.getByText("This dump cannot be restored as it is: one user is not valid.").waitFor();
+      assert.equal(await page.getByRole("button", { name: "Restore", exact: true }).count(), 0);
+      await everyLook(page, "restore-bad");
+      await choose(page, process.env.TIDEGATE_NO_DUMP);
+      await page.getByText("is not a dump of users").waitFor();
+      assert.equal(await page.title(), "Tidegate - Bad request");
+    }),
+
+  "without scripts": () =>
+    visit({ javascript: false }, async (page) => {
+      await api("DELETE", `user/${(await users()).clara.id}`);
+      await page.goto("/web/backup");
+      await page.getByLabel("File name").fill("plain.json");
+      await page.getByRole("button", { name: "Save a backup" }).click();
+      await page.getByRole("status").getByText("plain.json was saved").waitFor();
+      await choose(page, process.env.TIDEGATE_DUMP);
+      await page.getByLabel("Stay as they are").check();
+      await page.getByRole("button", { name: "Restore", exact: true }).click();
+      await page.getByRole("heading", { name: "Restored" }).waitFor();
+      assert.ok((await users()).clara);
+    }),
+});

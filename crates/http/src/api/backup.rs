@@ -137,22 +137,25 @@ pub(crate) async fn load(
     };
     let name = query.first("input_file").unwrap_or_default().trim().to_owned();
     // The body of a GET means nothing (RFC 9110, §9.3.1).
-    let from_body = method == Method::POST && query.first("input_file").is_none();
-    let (_turn, users) = if from_body {
-        let text = backups.receive(body).await?;
-        if text.trim_ascii().is_empty() {
-            return Err(no_input(&name));
-        }
-        (backups.turn().await, dump::parse(&text).map_err(|bad| not_a_dump("the body", bad.detail))?)
+    let text = if method == Method::POST { backups.receive(body).await? } else { Vec::new() };
+    let has_body = !text.trim_ascii().is_empty();
+    if query.first("input_file").is_some() && has_body {
+        let both = "there are input_file and a body, only one of them can be the dump";
+        return Err(ApiError::BadRequest(both.to_owned()));
+    }
+    let turn = backups.turn().await;
+    let users = if has_body {
+        dump::parse(&text).map_err(|bad| not_a_dump("the body", bad.detail))?
     } else {
         if !Path::new(&name).is_absolute() || name.contains('\0') {
             return Err(no_input(&name));
         }
-        let turn = backups.turn().await;
         let text = backups::read(Path::new(&name)).await.map_err(|error| cannot_load(&name, error))?;
-        (turn, dump::parse(&text).map_err(|bad| not_a_dump(&format!("input_file {name:?}"), bad.place))?)
+        dump::parse(&text).map_err(|bad| not_a_dump(&format!("input_file {name:?}"), bad.place))?
     };
-    restore(&parts, users, mode, scan).await
+    let answer = restore(&parts, users, mode, scan).await;
+    drop(turn);
+    answer
 }
 
 fn no_input(name: &str) -> ApiError {

@@ -223,7 +223,11 @@ async fn loaddata_checks_in_order() {
         load_text(&server, &dir, none).await.expect(200);
         server.request("POST", "/api/v1/loaddata", &[], Some(none)).await.expect(200);
     }
-    // The body of a request that names a file, or of a GET, means nothing.
+    // A body beside a file is a mistake; that of a GET means nothing.
+    let both = format!("/api/v1/loaddata?input_file={}", dir.path().join("input.json").display());
+    server.request("POST", &both, &[], Some("{}")).await.expect(400);
+    server.request("POST", &both, &[], Some(" \n")).await.expect(200);
+    server.request("GET", &both, &[], Some("nonsense")).await.expect(200);
     server.request("GET", "/api/v1/loaddata", &[], Some("{}")).await.expect(400);
     assert_eq!(server.get("/api/v1/user").await.json().as_array().unwrap().len(), 1);
 }

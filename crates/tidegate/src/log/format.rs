@@ -267,13 +267,20 @@ pub(super) fn quote(text: &str, out: &mut String) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+            c if c.is_control() || is_invisible(c) => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
         }
     }
     out.push('"');
+}
+
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+    )
 }
 
 #[cfg(test)]
@@ -290,7 +297,7 @@ mod tests {
     fn strings_are_json_and_harmless_on_a_terminal() {
         assert_eq!(quoted("a\"b\\c\n\t\r"), r#""a\"b\\c\n\t\r""#);
         assert_eq!(quoted("\x1b[2J\u{9b}\u{7f}\0"), "\"\\u001b[2J\\u009b\\u007f\\u0000\"");
-        assert_eq!(quoted("ä😀\u{202e}"), "\"ä😀\\u202e\"");
+        assert_eq!(quoted("ä😀\u{202e}\u{200f}"), "\"ä😀\\u202e\\u200f\"");
         for text in ["\x1b\"\\\n", "a\u{2028}b", "", "plain"] {
             assert_eq!(serde_json::from_str::<String>(&quoted(text)).unwrap(), text);
         }

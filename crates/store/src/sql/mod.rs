@@ -4,6 +4,7 @@
 //! runs statements: `sqlite` over a file, `remote` over a server that `mysql` or `postgresql` know to talk to.
 //! Schemas are created and brought up to date by `migrations`.
 
+mod cells;
 mod dialect;
 mod migrations;
 #[cfg(feature = "mysql")]

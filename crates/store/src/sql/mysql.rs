@@ -1,13 +1,12 @@
 //! Users on a MySQL or MariaDB server (data model §1.3): how to reach it, and what its values are.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow, MySqlSslMode};
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions, Error, MySql, MySqlConnection, Row, TypeInfo, ValueRef};
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Error, MySqlConnection, Row};
 
+use super::cells::{bind, cells, utf8};
 use super::migrations::server::Scripts;
 use super::remote::{self, Answer, Call, Parts, Server};
 use super::{SqlStore, dialect};
@@ -40,20 +39,10 @@ pub(crate) async fn open(settings: &Settings) -> Result<SqlStore, OpenError> {
 
 /// From the parts of the configuration, or from a connection string in one of its two forms.
 fn options(settings: &Settings) -> Result<MySqlConnectOptions, OpenError> {
+    const FORM: &str = "mysql://user:password@host:port/database";
     match &settings.connection_string {
         None => Ok(from_parts(settings)),
-        Some(text) => {
-            let text = text.expose();
-            if text.starts_with("mysql://") || text.starts_with("mariadb://") {
-                // The message of the parser could repeat the password.
-                return MySqlConnectOptions::from_str(text).map_err(|_| {
-                    OpenError::ConnectionString(
-                        "it is no URL of the form mysql://user:password@host:port/database".into(),
-                    )
-                });
-            }
-            from_dsn(text).map_err(OpenError::ConnectionString)
-        }
+        Some(text) => remote::options_of(text.expose(), &["mysql://", "mariadb://"], FORM, from_dsn),
     }
 }
 
@@ -178,7 +167,10 @@ impl Server for MySqlServer {
         Ok(match call {
             Call::Fetch => {
                 let rows = query.fetch_all(connection).await?;
-                Answer { rows: rows.iter().map(cells).collect::<Result<_, _>>()?, ..Answer::default() }
+                Answer {
+                    rows: rows.iter().map(|row| cells(row, cell)).collect::<Result<_, _>>()?,
+                    ..Answer::default()
+                }
             }
             Call::Execute | Call::Insert => {
                 let done = query.execute(connection).await?;
@@ -193,43 +185,24 @@ impl Server for MySqlServer {
     }
 }
 
-fn bind(sql: &Arc<str>, args: Vec<Value>) -> Query<'static, MySql, MySqlArguments> {
-    let query = sqlx::query(AssertSqlSafe(Arc::clone(sql)));
-    args.into_iter().fold(query, |query, arg| match arg {
-        Value::Null | Value::Other(_) => query.bind(None::<String>),
-        Value::Int(number) => query.bind(number),
-        Value::Text(text) => query.bind(text),
-    })
-}
-
 /// A view may give other types than the table; those that say the same are read alike.
-fn cells(row: &MySqlRow) -> Result<Vec<Value>, Error> {
-    (0..row.len())
-        .map(|index| {
-            let raw = row.try_get_raw(index)?;
-            if raw.is_null() {
-                return Ok(Value::Null);
-            }
-            let kind = raw.type_info().name().to_owned();
-            match kind.as_str() {
-                "BOOLEAN" | "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" => {
-                    row.try_get_unchecked(index).map(Value::Int)
-                }
-                "TINYINT UNSIGNED" | "SMALLINT UNSIGNED" | "MEDIUMINT UNSIGNED" | "INT UNSIGNED"
-                | "BIGINT UNSIGNED" => {
-                    let number: u64 = row.try_get_unchecked(index)?;
-                    Ok(i64::try_from(number).map_or(Value::Other(kind), Value::Int))
-                }
-                "VARCHAR" | "CHAR" | "TINYTEXT" | "TEXT" | "MEDIUMTEXT" | "LONGTEXT" | "ENUM" | "JSON"
-                | "VARBINARY" | "BINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" => {
-                    let bytes: Vec<u8> = row.try_get_unchecked(index)?;
-                    Ok(String::from_utf8(bytes)
-                        .map_or_else(|_| Value::Other(format!("{kind} that is not UTF-8")), Value::Text))
-                }
-                _ => Ok(Value::Other(kind)),
-            }
-        })
-        .collect()
+fn cell(row: &MySqlRow, index: usize, kind: &str) -> Option<Result<Value, Error>> {
+    match kind {
+        "BOOLEAN" | "TINYINT" | "SMALLINT" | "MEDIUMINT" | "INT" | "BIGINT" => {
+            Some(row.try_get_unchecked(index).map(Value::Int))
+        }
+        "TINYINT UNSIGNED" | "SMALLINT UNSIGNED" | "MEDIUMINT UNSIGNED" | "INT UNSIGNED"
+        | "BIGINT UNSIGNED" => {
+            let number: Result<u64, Error> = row.try_get_unchecked(index);
+            let int = |number| i64::try_from(number).map_or(Value::Other(kind.to_owned()), Value::Int);
+            Some(number.map(int))
+        }
+        "VARCHAR" | "CHAR" | "TINYTEXT" | "TEXT" | "MEDIUMTEXT" | "LONGTEXT" | "ENUM" | "JSON"
+        | "VARBINARY" | "BINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" => {
+            Some(utf8(row, index, kind))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Users on a PostgreSQL server (data model §1.2): how to reach it, and what its values are.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow, PgSslMode};
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions, Error, PgConnection, Postgres, Row, TypeInfo, ValueRef};
+use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Error, PgConnection, Row};
 
+use super::cells::{bind, cells};
 use super::migrations::server::Scripts;
 use super::remote::{self, Answer, Call, Parts, Server};
 use super::{SqlStore, dialect};
@@ -36,19 +35,11 @@ pub(crate) async fn open(settings: &Settings) -> Result<SqlStore, OpenError> {
 
 /// From the parts of the configuration, or from a connection string in one of its two forms.
 fn options(settings: &Settings) -> Result<PgConnectOptions, OpenError> {
+    const FORM: &str = "postgres://user:password@host:port/database";
     match &settings.connection_string {
         None => Ok(from_parts(settings)),
         Some(text) => {
-            let text = text.expose();
-            if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-                // The message of the parser could repeat the password.
-                return PgConnectOptions::from_str(text).map_err(|_| {
-                    OpenError::ConnectionString(
-                        "it is no URL of the form postgres://user:password@host:port/database".into(),
-                    )
-                });
-            }
-            from_key_values(text).map_err(OpenError::ConnectionString)
+            remote::options_of(text.expose(), &["postgres://", "postgresql://"], FORM, from_key_values)
         }
     }
 }
@@ -162,7 +153,10 @@ impl Server for PostgreSql {
         Ok(match call {
             Call::Fetch => {
                 let rows = query.fetch_all(connection).await?;
-                Answer { rows: rows.iter().map(cells).collect::<Result<_, _>>()?, ..Answer::default() }
+                Answer {
+                    rows: rows.iter().map(|row| cells(row, cell)).collect::<Result<_, _>>()?,
+                    ..Answer::default()
+                }
             }
             Call::Execute => {
                 Answer { found: query.execute(connection).await?.rows_affected(), ..Answer::default() }
@@ -180,33 +174,15 @@ impl Server for PostgreSql {
     }
 }
 
-fn bind(sql: &Arc<str>, args: Vec<Value>) -> Query<'static, Postgres, PgArguments> {
-    let query = sqlx::query(AssertSqlSafe(Arc::clone(sql)));
-    args.into_iter().fold(query, |query, arg| match arg {
-        Value::Null | Value::Other(_) => query.bind(None::<String>),
-        Value::Int(number) => query.bind(number),
-        Value::Text(text) => query.bind(text),
-    })
-}
-
 /// A view may give other types than the table; those that say the same are read alike.
-fn cells(row: &PgRow) -> Result<Vec<Value>, Error> {
-    (0..row.len())
-        .map(|index| {
-            let raw = row.try_get_raw(index)?;
-            if raw.is_null() {
-                return Ok(Value::Null);
-            }
-            let kind = raw.type_info().name().to_owned();
-            match kind.to_ascii_uppercase().as_str() {
-                "INT2" | "INT4" | "INT8" => row.try_get_unchecked(index).map(Value::Int),
-                "TEXT" | "VARCHAR" | "CHAR" | "BPCHAR" | "NAME" | "UNKNOWN" | "JSON" | "CITEXT" => {
-                    row.try_get_unchecked(index).map(Value::Text)
-                }
-                _ => Ok(Value::Other(kind)),
-            }
-        })
-        .collect()
+fn cell(row: &PgRow, index: usize, kind: &str) -> Option<Result<Value, Error>> {
+    match kind.to_ascii_uppercase().as_str() {
+        "INT2" | "INT4" | "INT8" => Some(row.try_get_unchecked(index).map(Value::Int)),
+        "TEXT" | "VARCHAR" | "CHAR" | "BPCHAR" | "NAME" | "UNKNOWN" | "JSON" | "CITEXT" => {
+            Some(row.try_get_unchecked(index).map(Value::Text))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

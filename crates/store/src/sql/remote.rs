@@ -5,6 +5,7 @@
 //! in `mysql` and `postgresql`. The time limits are those of the data model, §1.2 and §1.3; the measurements and
 //! reasons are in `docs/decisions/0003-database-servers.md`.
 
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -119,6 +120,22 @@ pub(super) async fn open<S: Server>(parts: Parts<S>, settings: &Settings) -> Res
         Err(error) => return Err(error),
     }
     Ok(SqlStore { engine: Box::new(Remote(pool)), statements, writable: settings.manage_users })
+}
+
+/// The options that a connection string stands for: a URL that begins with one of `schemes` and has the given
+/// form, or else what `other` reads.
+pub(super) fn options_of<O: FromStr>(
+    text: &str,
+    schemes: &[&str],
+    form: &str,
+    other: fn(&str) -> Result<O, String>,
+) -> Result<O, OpenError> {
+    let options = match schemes.iter().any(|scheme| text.starts_with(scheme)) {
+        // The message of the parser could repeat the password.
+        true => O::from_str(text).map_err(|_| format!("it is no URL of the form {form}")),
+        false => other(text),
+    };
+    options.map_err(OpenError::ConnectionString)
 }
 
 /// Whether another attempt may end otherwise without anybody changing the configuration. A server that knows the

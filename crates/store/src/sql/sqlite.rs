@@ -8,13 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Row, Sqlite, SqliteConnection, SqlitePool, TypeInfo, ValueRef,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteRow};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, SqlitePool};
 use tidegate_core::StorePool;
 
+use super::cells::{bind, cells, utf8};
 use super::{BUSY_TIMEOUT, Engine, SqlStore, dialect, migrations};
 use crate::OpenError;
 use crate::config::Settings;
@@ -239,7 +237,7 @@ impl SqliteEngine {
 impl Engine for SqliteEngine {
     async fn fetch(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<Vec<Vec<Value>>, sqlx::Error> {
         let rows = bind(sql, args).fetch_all(&self.reader).await?;
-        rows.iter().map(cells).collect()
+        rows.iter().map(|row| cells(row, cell)).collect()
     }
 
     async fn execute(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<u64, sqlx::Error> {
@@ -267,35 +265,13 @@ impl Engine for SqliteEngine {
     }
 }
 
-fn bind(sql: &Arc<str>, args: Vec<Value>) -> Query<'static, Sqlite, SqliteArguments> {
-    let query = sqlx::query(AssertSqlSafe(Arc::clone(sql)));
-    args.into_iter().fold(query, |query, arg| match arg {
-        Value::Null | Value::Other(_) => query.bind(None::<i64>),
-        Value::Int(number) => query.bind(number),
-        Value::Text(text) => query.bind(text),
-    })
-}
-
 /// SQLite types values, not columns. Texts that somebody stored as bytes are texts to the reference too.
-fn cells(row: &SqliteRow) -> Result<Vec<Value>, sqlx::Error> {
-    (0..row.len())
-        .map(|index| {
-            let raw = row.try_get_raw(index)?;
-            if raw.is_null() {
-                return Ok(Value::Null);
-            }
-            let kind = raw.type_info().name().to_owned();
-            match kind.as_str() {
-                "INTEGER" => row.try_get_unchecked(index).map(Value::Int),
-                "TEXT" | "BLOB" => {
-                    let bytes: Vec<u8> = row.try_get_unchecked(index)?;
-                    Ok(String::from_utf8(bytes)
-                        .map_or_else(|_| Value::Other(format!("{kind} that is not UTF-8")), Value::Text))
-                }
-                _ => Ok(Value::Other(kind)),
-            }
-        })
-        .collect()
+fn cell(row: &SqliteRow, index: usize, kind: &str) -> Option<Result<Value, sqlx::Error>> {
+    match kind {
+        "INTEGER" => Some(row.try_get_unchecked(index).map(Value::Int)),
+        "TEXT" | "BLOB" => Some(utf8(row, index, kind)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

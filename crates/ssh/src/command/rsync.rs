@@ -123,7 +123,8 @@ fn rights(
 
 /// The paths of the command line.
 fn targets(arguments: &Arguments) -> Result<Vec<Target>, Reason> {
-    let whole = arguments.sender && arguments.asks.relative;
+    // With a list the path itself is where the names begin.
+    let whole = arguments.sender && arguments.asks.relative && !arguments.asks.names_follow;
     arguments.paths.iter().map(|raw| target(raw, whole)).collect()
 }
 

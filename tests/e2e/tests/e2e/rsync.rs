@@ -459,7 +459,12 @@ fn each_permission_is_needed_and_narrower_directories_are_refused() {
         rsync(&server, "narrow", &["-a", "new", &there]).fails();
         rsync(&server, "narrow", &["-a", &there, "to"]).fails();
     }
+    disk::write(&server.path("work/list"), b"f\n");
     for path in ["open/free", "up"] {
+        let there = format!("HOST:{path}");
+        rsync(&server, "narrow", &["-a", "--files-from=list", &there, "to/"]).ok();
+        rsync(&server, "narrow", &["-aR", &format!("{there}/./f"), "to/"]).ok();
+        rsync(&server, "narrow", &["-aR", &format!("{there}/f"), "to/"]).fails();
         rsync(&server, "narrow", &["-a", "new", &format!("HOST:{path}/")]).ok();
         assert_eq!(disk::text(&user.path(path).join("new")), "new");
     }

@@ -45,6 +45,8 @@ pub(crate) struct Asks {
     pub(crate) removes_sources: bool,
     /// Whole paths are sent.
     pub(crate) relative: bool,
+    /// Names of files, below the path, come in the stream.
+    pub(crate) names_follow: bool,
     /// Directories above the destination are created.
     pub(crate) makes_path: bool,
     /// A source need not exist.
@@ -186,7 +188,7 @@ impl Arguments {
             Rule::Refused(why) => return Err(Refusal::Option { option, why }),
             Rule::Allowed(takes, effect) => (takes, effect),
         };
-        if effect == Effect::SenderOnly && !self.sender {
+        if effect == Effect::NamesFollow && !self.sender {
             return Err(Refusal::Side(option));
         }
         let mut canonical = [b"--", name].concat();
@@ -287,7 +289,7 @@ impl May {
 impl Asks {
     fn note(&mut self, effect: Effect, option: String) {
         match effect {
-            Effect::None | Effect::SenderOnly => {}
+            Effect::None => {}
             // Looked at again when the line is written.
             Effect::Modes | Effect::Times => {}
             Effect::Acls => self.acls = true,
@@ -295,6 +297,7 @@ impl Asks {
             Effect::FollowsLinks => _ = self.follows_links.get_or_insert(option),
             Effect::RemovesSources => self.removes_sources = true,
             Effect::Relative => self.relative = true,
+            Effect::NamesFollow => self.names_follow = true,
             Effect::MakesPath => self.makes_path = true,
             Effect::AllowsMissing => self.allows_missing = true,
             Effect::SafeLinks => self.safe_links = true,

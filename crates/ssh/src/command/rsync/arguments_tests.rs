@@ -128,6 +128,7 @@ fn a_command_says_what_it_asks_for() {
     assert_eq!(long.follows_links, of("--copy-unsafe-links"));
     assert!(asks("--server --sender --remove-source-files . x").removes_sources);
     assert!(asks("--server --sender -Re. . x").relative);
+    assert!(asks("--server --sender -Re. --files-from=- --from0 . x").names_follow);
     assert!(asks("--server --mkpath . x").makes_path);
     assert!(asks("--server --sender --ignore-missing-args . x").allows_missing);
 }

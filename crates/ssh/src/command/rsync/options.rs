@@ -66,8 +66,8 @@ pub(crate) enum Effect {
     SafeLinks,
     /// Links are made unusable.
     MungesLinks,
-    /// Only where files are read: names of files follow in the stream.
-    SenderOnly,
+    /// Only where files are read: names of files, below the path, follow in the stream.
+    NamesFollow,
 }
 
 /// An option of one letter.
@@ -191,7 +191,7 @@ pub(crate) const LONG: &[Long] = &[
     long("delete-excluded"),
     does("delete-missing-args", Effect::AllowsMissing),
     long("existing"),
-    Long { name: "files-from", rule: Rule::Allowed(Value::OneOf(&["-"]), Effect::SenderOnly) },
+    Long { name: "files-from", rule: Rule::Allowed(Value::OneOf(&["-"]), Effect::NamesFollow) },
     long("force"),
     long("from0"),
     long("fsync"),

@@ -86,7 +86,7 @@ impl Search {
         let mut conditions = Vec::new();
         let mut args = Vec::new();
         if let Some(text) = query.text() {
-            conditions.push((self.dialect.contains)(&self.username));
+            conditions.push((self.dialect.contains)(&self.username, text));
             args.push(Value::Text((self.dialect.contained)(text)));
         }
         if let Some(status) = query.status {

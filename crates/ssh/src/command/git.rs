@@ -13,7 +13,7 @@ use tidegate_vfs::{FsError, Links, VPath};
 
 pub use self::request::{GitRefused, GitRequest, Service};
 use super::child::{self, Program, Target};
-use super::programs::{Needs, Programs};
+use super::programs::{Installed, Needs, Programs};
 use super::{End, printable};
 use crate::channel::Channel;
 use crate::stream::StreamInbox;
@@ -27,7 +27,6 @@ const CONFIG: &[(&str, &str)] = &[
     ("safe.directory", "*"),
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
-    ("core.alternateRefsCommand", "true"),
     ("core.sshCommand", "false"),
     ("core.askPass", "false"),
     ("core.editor", "false"),
@@ -44,6 +43,10 @@ const CONFIG: &[(&str, &str)] = &[
     ("pack.threads", "2"),
     ("pack.windowMemory", "256m"),
 ];
+
+/// Where nothing else keeps the repository's own from being run. Elsewhere git would complain to the client that
+/// it cannot start this one either.
+const UNCONFINED: (&str, &str) = ("core.alternateRefsCommand", "true");
 
 /// Whether a client may choose this value of `GIT_PROTOCOL`.
 pub(crate) fn is_protocol(value: &str) -> bool {
@@ -74,7 +77,7 @@ pub(super) async fn run(
         installed,
         writes: service == Service::ReceivePack,
         arguments: service.arguments().iter().map(OsString::from).collect(),
-        environment: environment(session, protocol, installed.helpers.as_ref().map(|dir| dir.as_os_str())),
+        environment: environment(session, programs, protocol, installed),
     };
     let reads = service != Service::ReceivePack && programs.confine_files();
     let needs = if reads { READS } else { all };
@@ -111,8 +114,9 @@ async fn find(session: &Session, path: &VPath) -> Result<Option<VPath>, FsError>
 
 fn environment(
     session: &Session,
+    programs: &Programs,
     protocol: Option<&str>,
-    exec_path: Option<&std::ffi::OsStr>,
+    git: &Installed,
 ) -> Vec<(String, OsString)> {
     let user = &session.user().username;
     let mut environment: Vec<(String, OsString)> = [
@@ -129,12 +133,14 @@ fn environment(
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value.into()))
     .collect();
-    environment.push(("GIT_CONFIG_COUNT".to_owned(), CONFIG.len().to_string().into()));
-    for (number, (key, value)) in CONFIG.iter().enumerate() {
+    let unconfined = (!programs.confine_files()).then_some(&UNCONFINED);
+    let config: Vec<_> = CONFIG.iter().chain(unconfined).collect();
+    environment.push(("GIT_CONFIG_COUNT".to_owned(), config.len().to_string().into()));
+    for (number, (key, value)) in config.into_iter().enumerate() {
         environment.push((format!("GIT_CONFIG_KEY_{number}"), key.into()));
         environment.push((format!("GIT_CONFIG_VALUE_{number}"), value.into()));
     }
     environment.extend(protocol.map(|value| ("GIT_PROTOCOL".to_owned(), value.into())));
-    environment.extend(exec_path.map(|dir| ("GIT_EXEC_PATH".to_owned(), dir.to_owned())));
+    environment.extend(git.helpers.as_ref().map(|dir| ("GIT_EXEC_PATH".to_owned(), dir.into())));
     environment
 }

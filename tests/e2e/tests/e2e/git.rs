@@ -49,7 +49,8 @@ fn pushed(server: &TestServer, user: &str, path: &str, clone: &str) -> PathBuf {
     let dir = server.work().join(clone);
     git(server, &server.work(), &["clone", "-q", &url(user, path), clone]).ok();
     commit(server, &dir, "readme", b"hello\n");
-    git(server, &dir, &["push", "-q", "origin", "HEAD:main"]).ok();
+    let pushed = git(server, &dir, &["push", "-q", "origin", "HEAD:main"]).run();
+    assert_eq!((pushed.code, pushed.err()), (Some(0), String::new()), "{}", pushed.report());
     dir
 }
 

@@ -1,0 +1,169 @@
+//! Programs of the system beside the door: what they may have, what they are charged for.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as expected")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use support::{House, path};
+use tidegate_core::{Direction, FsPolicy, Perms, Protocol, SystemPlace, TrackQuota, UserDraft};
+use tidegate_vfs::{FsError, LocalIo, LocalStorage, MemoryStorage, Owner};
+
+/// A home on disk with a directory, a file in it, a link to it, and links out.
+fn house(change: impl FnOnce(&mut UserDraft)) -> (House, tempfile::TempDir) {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(home.path().join("dir/sub")).unwrap();
+    std::fs::write(home.path().join("dir/file"), b"12345").unwrap();
+    std::os::unix::fs::symlink("dir", home.path().join("link")).unwrap();
+    std::os::unix::fs::symlink("/etc", home.path().join("out")).unwrap();
+    let storage = LocalStorage::open(&LocalIo::default(), home.path(), Owner::default()).unwrap();
+    let house = House::over(Arc::new(storage), FsPolicy::default(), TrackQuota::Always, change);
+    (house, home)
+}
+
+const NEEDS: Perms = Perms::LIST.and(Perms::DOWNLOAD).and(Perms::UPLOAD);
+
+fn place(dir: &str, name: Option<&str>) -> SystemPlace {
+    SystemPlace { dir: path(dir), name: name.map(|name| name.as_bytes().to_vec()) }
+}
+
+#[tokio::test]
+async fn a_path_becomes_a_directory_without_links_and_a_name() {
+    let (house, home) = house(|_| {});
+    let files = house.log_in().await.unwrap().files(Protocol::Ssh);
+    for (asked, want) in [
+        ("/", Ok(place("/", None))),
+        ("/dir", Ok(place("/dir", None))),
+        ("/link/sub", Ok(place("/dir/sub", None))),
+        ("/link/file", Ok(place("/dir", Some("file")))),
+        ("/link/new", Ok(place("/dir", Some("new")))),
+        ("/missing/new", Err(FsError::NotFound)),
+        ("/dir/file/new", Err(FsError::NotDir)),
+        ("/out", Err(FsError::Outside)),
+        ("/out/passwd", Err(FsError::Outside)),
+    ] {
+        let run = files.system_run(&[path(asked)], NEEDS, false).await;
+        match (run, want) {
+            (Ok(run), Ok(want)) => {
+                assert_eq!((run.places(), run.home()), (&[want][..], home.path()), "{asked}");
+                assert!(!run.writes());
+            }
+            (Err(error), Err(want)) => assert_eq!(error.to_string(), want.to_string(), "{asked}"),
+            (run, want) => panic!("{asked}: {run:?} instead of {want:?}"),
+        }
+    }
+    assert!(files.system_run(&[], NEEDS, false).await.is_err());
+}
+
+#[tokio::test]
+async fn permissions_must_hold_at_the_place_and_below_it() {
+    let list = |perms: &[&str]| perms.iter().map(|perm| (*perm).to_owned()).collect::<Vec<_>>();
+    let (house, _home) = house(|draft| {
+        draft.permissions.insert("/".into(), list(&["list", "download", "upload"]));
+        draft.permissions.insert("/dir/sub".into(), list(&["list"]));
+        draft.permissions.insert("/free".into(), list(&["*"]));
+    });
+    let files = house.log_in().await.unwrap().files(Protocol::Ssh);
+    for (asked, needed, allowed) in [
+        ("/dir/sub", Perms::LIST, true),
+        ("/dir/sub", NEEDS, false),
+        ("/dir", Perms::LIST, true),
+        ("/dir", NEEDS, false),
+        // The link's own name says nothing about what it leads to.
+        ("/link", NEEDS, false),
+        // The program gets the directory that holds the file.
+        ("/dir/file", NEEDS, false),
+        ("/dir/file", Perms::LIST, true),
+        ("/", NEEDS, false),
+        ("/new", NEEDS, false),
+    ] {
+        let run = files.system_run(&[path(asked)], needed, false).await;
+        assert_eq!(run.is_ok(), allowed, "{asked} {needed:?}: {run:?}");
+        assert!(allowed || matches!(run, Err(FsError::Denied)), "{asked}: {run:?}");
+    }
+    // One of several is enough to refuse all.
+    let both = [path("/free"), path("/dir")];
+    assert!(matches!(files.system_run(&both, NEEDS, false).await, Err(FsError::Denied)));
+}
+
+#[tokio::test]
+async fn files_that_are_not_on_disk_are_for_no_program() {
+    let house = House::over(Arc::new(MemoryStorage::new()), FsPolicy::default(), TrackQuota::Always, |_| {});
+    let files = house.files().await;
+    assert!(matches!(files.system_run(&[path("/")], NEEDS, true).await, Err(FsError::Unsupported)));
+}
+
+#[tokio::test]
+async fn what_the_client_sends_fills_the_quota_until_the_files_are_counted() {
+    let (house, home) = house(|draft| draft.quota_size = 1000);
+    let session = house.log_in().await.unwrap();
+    let files = session.files(Protocol::Ssh);
+    house.sessions.scan("anna").await.unwrap();
+    house.scans_done().await;
+    assert_eq!(house.store.used(), (5, 1));
+
+    let run = files.system_run(&[path("/dir")], NEEDS, true).await.unwrap();
+    assert_eq!(run.largest_file(), Some(1000));
+    let mut input = run.stream(Direction::Upload);
+    let mut output = run.stream(Direction::Download);
+    let mut errors = run.stream(Direction::Download);
+    input.pass(900).await.unwrap();
+    // What it answers costs nothing.
+    output.pass(5000).await.unwrap();
+    errors.pass(5000).await.unwrap();
+    // All sessions share what is left, programs as well as uploads.
+    let other = house.log_in().await.unwrap().files(Protocol::Ssh);
+    let second = other.system_run(&[path("/")], NEEDS, true).await.unwrap();
+    let mut more = second.stream(Direction::Upload);
+    assert!(matches!(more.pass(96).await, Err(FsError::QuotaExceeded)));
+    more.pass(95).await.unwrap();
+    assert!(matches!(input.pass(1).await, Err(FsError::QuotaExceeded)));
+    assert!(other.system_run(&[path("/")], NEEDS, true).await.is_err(), "nothing is left");
+    // Reading needs no room.
+    other.system_run(&[path("/")], NEEDS, false).await.unwrap();
+
+    // Most of it was talk: after the count there is room again.
+    write(home.path(), "dir/new", 100);
+    drop((input, output, errors, more));
+    drop(run);
+    drop(second);
+    house.scans_done().await;
+    assert_eq!(house.store.used(), (105, 2));
+    let third = files.system_run(&[path("/dir")], NEEDS, true).await.unwrap();
+    third.stream(Direction::Upload).pass(895).await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_are_listed_as_transfers_and_counted_when_something_moved() {
+    let (house, _home) = house(|_| {});
+    let session = house.log_in().await.unwrap();
+    let _listed = session.begin(Protocol::Ssh, "git-upload-pack /dir".into());
+    let run = session.files(Protocol::Ssh).system_run(&[path("/dir")], NEEDS, false).await.unwrap();
+    let mut input = run.stream(Direction::Upload);
+    let output = run.stream(Direction::Download);
+    let mut errors = run.stream(Direction::Download);
+    input.pass(7).await.unwrap();
+    let listed = house.sessions.list().pop().unwrap();
+    let mut sizes: Vec<_> = listed.active_transfers.iter().map(|t| (t.direction, t.size)).collect();
+    sizes.sort_by_key(|(direction, _)| *direction == Direction::Download);
+    assert_eq!(sizes, [(Direction::Upload, 7), (Direction::Download, 0), (Direction::Download, 0)]);
+    assert!(listed.active_transfers.iter().all(|transfer| transfer.path == path("/dir")));
+    errors.fail();
+    drop((input, output, errors));
+    let text = session.events().metrics().encode().unwrap();
+    for line in [
+        "sftpgo_uploads_total 1",
+        "sftpgo_upload_size 7",
+        "sftpgo_downloads_total 0",
+        "sftpgo_download_errors_total 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing:\n{text}");
+    }
+    assert!(house.sessions.list().pop().unwrap().active_transfers.is_empty());
+}
+
+fn write(home: &Path, name: &str, size: usize) {
+    std::fs::write(home.join(name), vec![0; size]).unwrap();
+}

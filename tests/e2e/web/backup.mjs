@@ -35,7 +35,8 @@ await run({
       await page.goto("/web/backup");
       await page.getByRole("link", { name: /Restore/ }).click();
       assert.equal(await page.title(), "Tidegate - Restore");
-      const figure = (name) => page.locator(".figure", { hasText: name }).locator("dd").innerText();
+      const figure = (name) =>
+        page.locator(".figure", { has: page.getByText(name, { exact: true }) }).locator("dd").innerText();
       assert.deepEqual([await figure("New"), await figure("Changed"), await figure("Unchanged")], ["0", "0", "2"]);
     }),
 

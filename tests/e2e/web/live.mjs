@@ -47,6 +47,9 @@ await run({
       );
       assert.equal(await page.locator("#figures").getAttribute("open"), "");
       await page.getByText("The last hour in figures").click();
+      await page.getByRole("link", { name: "dora" }).waitFor();
+      await page.getByLabel("Quota of dora: 90 % used").waitFor();
+      await page.evaluate(() => scrollTo(0, 0));
       await everyLook(page, "dashboard");
       await page.getByRole("button", { name: "Pause" }).click();
       await page.locator("#live-status", { hasText: "Paused" }).waitFor();

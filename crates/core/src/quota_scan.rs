@@ -141,7 +141,12 @@ impl Sessions {
         running.iter().map(info).collect()
     }
 
-    pub(crate) fn start_scan(&self, user: User, again: bool, charge: Option<Charge>) -> Result<(), ScanError> {
+    pub(crate) fn start_scan(
+        &self,
+        user: User,
+        again: bool,
+        charge: Option<Charge>,
+    ) -> Result<(), ScanError> {
         let scans = &self.shared().scans;
         if scans.stop.is_cancelled() {
             return Err(ScanError::ShuttingDown);

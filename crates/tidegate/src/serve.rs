@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use async_trait::async_trait;
 use tidegate_core::{
-    Accounts, AccountsConfig, Authenticator, Clock, ConfigError, Events, FsPolicy, MeasuredStore, Metrics, OpenStorage,
-    Passwords, QuotaPolicy, Sessions, TrackQuota, UploadMode, User, UserStore, system_clock,
+    Accounts, AccountsConfig, Authenticator, Clock, ConfigError, Events, FsPolicy, MeasuredStore, Metrics,
+    OpenStorage, Passwords, QuotaPolicy, Sessions, TrackQuota, UploadMode, User, UserStore, system_clock,
 };
 use tidegate_ssh::BindError;
 use tidegate_ssh::config::HostKeys as KeySource;
@@ -164,7 +164,8 @@ pub(crate) async fn run(config: Config, marks: PathBuf, shutdown: CancellationTo
     }
     let host_keys = load_host_keys(config.sftpd.host_keys.clone()).await?;
     let programs = confine::programs(&config.sftpd).map_err(|error| config.explain(error))?;
-    let ssh = bind_ssh(config.sftpd.clone(), &centre, host_keys, programs).map_err(|error| explain(&config, error))?;
+    let ssh = bind_ssh(config.sftpd.clone(), &centre, host_keys, programs)
+        .map_err(|error| explain(&config, error))?;
     let http = match &config.httpd {
         Some(settings) => Some(bind_http(settings, &centre).await?),
         None => None,

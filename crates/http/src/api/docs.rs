@@ -39,10 +39,14 @@ pub(crate) async fn page(view: View) -> Response {
     )
 }
 
+/// What may happen to any request, and is told once.
+const EVERYWHERE: [&str; 3] = ["401", "403", "429"];
+
 /// The document as the page shows it: references followed, types as words.
 #[derive(Debug, Serialize)]
 struct Shown {
     intro: String,
+    everywhere: Vec<Answer>,
     groups: Vec<Group>,
     schemas: Vec<Schema>,
 }
@@ -114,7 +118,14 @@ impl Shown {
             about: text(&schema["description"]),
             fields: fields(schema),
         });
-        Some(Self { intro: text(&document["info"]["description"]), groups, schemas: schemas.collect() })
+        let everywhere = &document["paths"]["/api/v1/version"]["get"]["responses"];
+        let everywhere = answers(document, everywhere, |status| EVERYWHERE.contains(&status));
+        Some(Self {
+            intro: text(&document["info"]["description"]),
+            everywhere,
+            groups,
+            schemas: schemas.collect(),
+        })
     }
 }
 
@@ -126,16 +137,6 @@ impl Operation {
             required: one["required"] == true,
             about: text(&one["description"]),
         });
-        let none = Map::new();
-        let answers = operation["responses"].as_object().unwrap_or(&none).iter().map(|(status, answer)| {
-            let answer = follow(document, answer);
-            let schema = answer["content"].as_object().and_then(|content| content.values().next());
-            Answer {
-                status: status.clone(),
-                about: text(&answer["description"]),
-                schema: schema.map(|content| kind(&content["schema"])).unwrap_or_default(),
-            }
-        });
         let body = &operation["requestBody"]["content"]["application/json"];
         Self {
             id: text(&operation["operationId"]),
@@ -145,10 +146,25 @@ impl Operation {
             about: text(&operation["description"]),
             parameters: parameters.collect(),
             body: body.is_object().then(|| kind(&body["schema"])),
-            answers: answers.collect(),
+            answers: answers(document, &operation["responses"], |status| !EVERYWHERE.contains(&status)),
             sample: text(&operation["x-codeSamples"][0]["source"]),
         }
     }
+}
+
+fn answers(document: &Value, answers: &Value, wanted: impl Fn(&str) -> bool) -> Vec<Answer> {
+    let none = Map::new();
+    let wanted = answers.as_object().unwrap_or(&none).iter().filter(|(status, _)| wanted(status));
+    let answer = |(status, answer): (&String, &Value)| {
+        let answer = follow(document, answer);
+        let schema = answer["content"].as_object().and_then(|content| content.values().next());
+        Answer {
+            status: status.clone(),
+            about: text(&answer["description"]),
+            schema: schema.map(|content| kind(&content["schema"])).unwrap_or_default(),
+        }
+    };
+    wanted.map(answer).collect()
 }
 
 fn text(value: &Value) -> String {
@@ -246,7 +262,7 @@ mod tests {
                 let name = format!("{method} {path}");
                 let statuses: BTreeSet<_> =
                     operation["responses"].as_object().unwrap().keys().map(String::as_str).collect();
-                for status in ["401", "403", "429"] {
+                for status in EVERYWHERE {
                     assert!(statuses.contains(status), "{name}: {status}");
                 }
                 assert_eq!(
@@ -293,6 +309,8 @@ mod tests {
         let shown = Shown::of(&parsed()).unwrap();
         let operations: Vec<_> = shown.groups.iter().flat_map(|group| &group.operations).collect();
         assert_eq!(operations.len(), 17);
+        let everywhere: Vec<_> = shown.everywhere.iter().map(|answer| &*answer.status).collect();
+        assert_eq!(everywhere, EVERYWHERE);
         let add = operations.iter().find(|one| one.id == "addUser").unwrap();
         assert_eq!(add.body.as_deref(), Some("NewUser"));
         assert_eq!((&*add.answers[0].status, &*add.answers[0].schema), ("200", "User"));

@@ -51,7 +51,7 @@ fn schemathesis_finds_nothing() {
     // A run that tested nothing would find nothing either.
     assert!(said.contains("No issues found"), "{said}");
     let tested = cases(&said).unwrap_or_default();
-    assert!(tested > 200, "{tested} requests:\n{said}");
+    assert!(tested > 40, "{tested} requests:\n{said}");
     println!("{tested} requests in {seconds} s");
     let panics = server.log().into_iter().filter(|line| line.get("panic").is_some());
     assert_eq!(panics.count(), 0);

@@ -246,6 +246,7 @@ impl SystemStream {
                 return Err(FsError::Cancelled);
             }
         }
+        self.session.events().activity().moved(self.progress.direction, count as u64);
         self.progress.bytes.fetch_add(count as u64, Ordering::Relaxed);
         self.progress.last_activity.store(self.session.touch(), Ordering::Relaxed);
         Ok(())
@@ -264,6 +265,7 @@ impl Drop for SystemStream {
         if bytes > 0 || self.failed {
             let metrics = self.session.events().metrics();
             metrics.transfer_ended(self.progress.direction, bytes, self.began.elapsed(), !self.failed);
+            self.session.events().activity().transferred(self.progress.direction, !self.failed);
         }
     }
 }

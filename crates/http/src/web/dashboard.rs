@@ -13,7 +13,8 @@ use minijinja::value::Serde;
 use minijinja::{Value, context};
 use tidegate_core::{HookResult, Recent, UserQuery, UserSort};
 use tokio::time::{Instant, timeout};
-use tracing::debug;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error};
 
 use crate::state::Parts;
 use crate::web::chart::{self, signed};
@@ -35,9 +36,9 @@ const LEADERS_EVERY: Duration = Duration::from_secs(30);
 const LEADERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// `GET /web/dashboard`
-pub(crate) async fn page(State(parts): State<Arc<Parts>>, view: View) -> Response {
+pub(crate) async fn page(State(parts): State<Arc<Parts>>, State(live): State<Live>, view: View) -> Response {
     let mut dashboard = Dashboard::new(&parts);
-    dashboard.refresh(&parts).await;
+    dashboard.refresh(&parts, live.tasks()).await;
     let list = Speeds::default().look(&parts.sessions);
     let now = parts.sessions.now();
     let pieces: Vec<(&str, Value)> = dashboard.values(&list, Some(now));
@@ -120,12 +121,12 @@ impl Dashboard {
     }
 
     /// Looks at the server again.
-    pub(crate) async fn refresh(&mut self, parts: &Parts) {
+    pub(crate) async fn refresh(&mut self, parts: &Parts, tasks: &TaskTracker) {
         self.recent = parts.sessions.activity().recent();
         self.health = Health::of(parts, &self.recent);
         if self.asked.is_none_or(|asked| asked.elapsed() >= LEADERS_EVERY) {
             self.asked = Some(Instant::now());
-            self.leaders = leaders(parts).await;
+            self.leaders = leaders(parts, tasks).await;
         }
     }
 
@@ -209,13 +210,20 @@ impl Dashboard {
 }
 
 /// Who stores most; `None` if the data provider does not say so in time.
-async fn leaders(parts: &Parts) -> Option<Vec<Leader>> {
+async fn leaders(parts: &Parts, tasks: &TaskTracker) -> Option<Vec<Leader>> {
     let query =
         UserQuery { sort: UserSort::UsedSize, descending: true, limit: LEADERS, ..UserQuery::default() };
-    let page = match timeout(LEADERS_WITHIN, parts.accounts.search(&query)).await {
-        Ok(Ok(page)) => page,
-        Ok(Err(error)) => {
+    // A search writes back what is used before it reads, and that must not be broken off.
+    let accounts = parts.accounts.clone();
+    let asked = tasks.spawn(async move { accounts.search(&query).await });
+    let page = match timeout(LEADERS_WITHIN, asked).await {
+        Ok(Ok(Ok(page))) => page,
+        Ok(Ok(Err(error))) => {
             debug!(sender = "httpd", "the largest accounts are not known: {error}");
+            return None;
+        }
+        Ok(Err(error)) => {
+            error!(sender = "httpd", "the search for the largest accounts ended by a defect: {error}");
             return None;
         }
         Err(_) => {

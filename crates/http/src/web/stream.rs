@@ -121,6 +121,11 @@ impl Live {
         (headers, Body::new(Events { next: Box::pin(watcher.next()) })).into_response()
     }
 
+    /// The tasks that work for the pages; the server waits for them at its end.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
     /// Ends all streams and the task, and waits for the latter.
     pub(crate) async fn stop(&self) {
         self.0.stop.cancel();
@@ -158,7 +163,7 @@ impl Shared {
             let now = self.parts.sessions.now();
             let mut pictures = Ok(());
             if self.dashboard.receiver_count() > 0 {
-                dashboard.refresh(&self.parts).await;
+                dashboard.refresh(&self.parts, &self.tasks).await;
                 pictures = dashboard.picture(&self.pages, &list, now).map(|picture| {
                     self.dashboard.send_replace(Some(Arc::new(picture)));
                 });

@@ -125,6 +125,8 @@ pub struct Sftpd {
     pub max_open_handles: i64,
     /// Channels that one connection may have open. Default 10.
     pub max_channels: i64,
+    /// Programs (git, rsync) that may run at the same time. Default 100.
+    pub max_programs: i64,
 }
 
 /// One entry of `sftpd.keys`.
@@ -168,6 +170,7 @@ impl Default for Sftpd {
             upload_fsync: false,
             max_open_handles: 1024,
             max_channels: 10,
+            max_programs: 100,
         }
     }
 }
@@ -233,6 +236,8 @@ pub struct Settings {
     pub max_open_handles: usize,
     /// Open channels of one connection.
     pub max_channels: usize,
+    /// Programs of the system that run at the same time.
+    pub max_programs: usize,
 }
 
 /// Where the host keys come from.
@@ -295,6 +300,7 @@ impl Sftpd {
             upload_fsync: self.upload_fsync,
             max_open_handles: count("sftpd.max_open_handles", self.max_open_handles, 1)?,
             max_channels: in_range("sftpd.max_channels", self.max_channels, 1..=1000, "a number")?,
+            max_programs: in_range("sftpd.max_programs", self.max_programs, 1..=100_000, "a number")?,
         })
     }
 }

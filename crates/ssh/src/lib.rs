@@ -149,7 +149,7 @@ impl Server {
                 max_open_handles: settings.max_open_handles,
                 disabled: settings.disabled_sftp_extensions.into_iter().collect(),
             },
-            commands: Commands::new(&settings.ssh_commands, parts.programs),
+            commands: Commands::new(&settings.ssh_commands, parts.programs, settings.max_programs),
             max_channels: settings.max_channels,
             max_auth_tries: settings.max_auth_tries,
             login_banner: settings.login_banner,

@@ -15,7 +15,8 @@ mod rsync;
 use bytes::Bytes;
 use tidegate_core::{Command as CommandReport, CommandKind, Event, Perms, Protocol, Session};
 use tidegate_vfs::{FsError, VPath};
-use tracing::{debug, info};
+use tokio::sync::Semaphore;
+use tracing::{debug, info, warn};
 
 use self::git::Service;
 use self::programs::Programs;
@@ -85,6 +86,8 @@ const COMMANDS: &[Command] = &[
 pub(crate) struct Commands {
     enabled: Vec<&'static Command>,
     programs: Programs,
+    /// Bounds how many programs run.
+    running: Semaphore,
 }
 
 /// A command that may run, with its arguments.
@@ -133,10 +136,10 @@ impl From<FsError> for End {
 
 impl Commands {
     /// The commands of the table that `names` enables and whose programs are there.
-    pub(crate) fn new(names: &[String], programs: Programs) -> Self {
+    pub(crate) fn new(names: &[String], programs: Programs, max_programs: usize) -> Self {
         let named = |command: &&Command| names.iter().any(|name| name == command.name);
         let enabled = COMMANDS.iter().filter(named).filter(|command| programs.allow(command.name)).collect();
-        Self { enabled, programs }
+        Self { enabled, programs, running: Semaphore::new(max_programs) }
     }
 
     /// Finds what a command line asks for.
@@ -187,6 +190,20 @@ pub(crate) async fn serve(
     git_protocol: Option<&str>,
 ) {
     let _running = session.begin(job.protocol(), job.listed());
+    let _program = match commands.running.try_acquire() {
+        _ if !job.command.runner.is_program() => None,
+        Ok(permit) => Some(permit),
+        Err(_) => {
+            let (id, name) = (&*session.peer().connection_id, job.command.name);
+            warn!(connection_id = id, "command {name} refused: sftpd.max_programs are running");
+            session.events().metrics().ssh_command_ended(false);
+            let text = format!("{name}: too many programs are running, try again later\n");
+            if channel.stderr(text.into()).await.is_ok() {
+                let _ = channel.exit(1).await;
+            }
+            return;
+        }
+    };
     let outcome = match job.command.runner {
         Runner::Cd => Ok(()),
         Runner::Pwd => channel.send(Bytes::from_static(b"/\n")).await.map_err(End::from),
@@ -277,7 +294,11 @@ mod tests {
     use super::*;
 
     fn commands(names: &[&str]) -> Commands {
-        Commands::new(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), Programs::default())
+        Commands::new(
+            &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(),
+            Programs::default(),
+            1,
+        )
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::fs::read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::hooks;
 use serde_json::json;
-use tidegate_e2e::clients::ssh_options;
+use tidegate_e2e::clients::{self, ssh_options};
 use tidegate_e2e::{Finished, TestServer, Tool, User, disk, keys, process, secs, server, wait_for};
 
 fn start() -> TestServer {
@@ -647,9 +648,7 @@ fn hostile_lines_are_refused_and_run_nothing() {
 }
 
 #[test]
-fn without_confinement_the_server_says_which_option_it_is() {
-    // What a system offers cannot be taken away here, so this shows the half that can be: the log tells what
-    // confines, and a command whose program is missing is left out.
+fn a_command_whose_program_is_missing_is_left_out() {
     let server = TestServer::builder()
         .sftpd("enabled_ssh_commands", json!(["git-upload-pack", "pwd"]))
         .env("PATH", "/nonexistent")
@@ -660,4 +659,104 @@ fn without_confinement_the_server_says_which_option_it_is() {
     assert!(log.contains("git and rsync are confined by"), "{log}");
     assert_eq!(ssh(&server, "alice", "git-upload-pack /r").fails().code, Some(255));
     ssh(&server, "alice", "pwd").ok();
+}
+
+/// The arguments that start a server for which there is no Landlock, and its ports.
+fn without_landlock(root: &Path, sftpd: serde_json::Value) -> (Vec<String>, [u16; 2]) {
+    let ports = [server::free_port(), server::free_port()];
+    let mut config = json!({
+        "sftpd": sftpd,
+        "httpd": {"bind_port": ports[1], "bind_address": "127.0.0.1"},
+        "data_provider": {"driver": "memory", "name": ""},
+    });
+    config["sftpd"]["bind_port"] = ports[0].into();
+    config["sftpd"]["bind_address"] = "127.0.0.1".into();
+    disk::write(&root.join("sftpgo.json"), config.to_string().as_bytes());
+    std::fs::create_dir_all(root.join("work")).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("py/without_landlock.py");
+    let parts = [script, server::binary()].map(|path| path.display().to_string());
+    let options = ["serve", "-c", &root.display().to_string(), "-l", "log.json"].map(str::to_owned);
+    (parts.into_iter().chain(options).collect(), ports)
+}
+
+#[test]
+fn where_nothing_confines_the_server_starts_only_if_it_is_told_to() {
+    let root = tempfile::Builder::new().prefix("tidegate-e2e-git-").tempdir().unwrap();
+    let commands = json!(["git-upload-pack", "git-receive-pack"]);
+    let (arguments, _) = without_landlock(root.path(), json!({"enabled_ssh_commands": commands}));
+    let python = clients::python_path();
+    let refused = Tool::new(&python, "python3").args(&arguments).dir(root.path()).fails();
+    for part in ["sftpd.enabled_ssh_commands", "sftpd.allow_unconfined_commands", "Landlock"] {
+        assert!(refused.err().contains(part), "{part}: {}", refused.report());
+    }
+    // Without such commands there is nothing to confine.
+    for sftpd in [
+        json!({"enabled_ssh_commands": ["scp", "pwd"]}),
+        json!({"enabled_ssh_commands": commands, "allow_unconfined_commands": true}),
+    ] {
+        let root = tempfile::Builder::new().prefix("tidegate-e2e-git-").tempdir().unwrap();
+        let allowed = sftpd["allow_unconfined_commands"] == json!(true);
+        let (arguments, [port, http_port]) = without_landlock(root.path(), sftpd);
+        let mut command = server::command(root.path());
+        let mut wrapped = std::process::Command::new(&python);
+        wrapped.args(arguments).current_dir(root.path());
+        wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        std::mem::swap(&mut command, &mut wrapped);
+        let server = TestServer::launch(command, port, http_port, root);
+        if !allowed {
+            continue;
+        }
+        let user = server.user("alice").create();
+        bare(&server, &user, "project.git");
+        pushed(&server, "alice", "/project.git", "first");
+        let log = server.raw_log().join("\n");
+        assert!(
+            log.contains("sftpd.allow_unconfined_commands: git and rsync run without confinement"),
+            "{log}"
+        );
+        // Reading is not held to reading here, so it needs everything.
+        server
+            .user("reader")
+            .perms("/", &["list", "download"])
+            .field("home_dir", user.home.to_str())
+            .create();
+        let denied = ssh(&server, "reader", "git-upload-pack /project.git").fails();
+        assert!(denied.err().ends_with("permission denied\n"), "{}", denied.report());
+    }
+}
+
+#[test]
+fn no_more_programs_run_than_are_allowed() {
+    let commands = json!(["git-upload-pack", "pwd"]);
+    let server =
+        TestServer::builder().sftpd("enabled_ssh_commands", commands).sftpd("max_programs", 2).start();
+    let user = server.user("alice").create();
+    bare(&server, &user, "project.git");
+    let mut running: Vec<_> =
+        (0..2).map(|_| ssh(&server, "alice", "git-upload-pack /project.git").start()).collect();
+    wait_for("both to run", secs(20), || (children(&server).len() == 2).then_some(()));
+    let refused = ssh(&server, "alice", "git-upload-pack /project.git").fails();
+    assert_eq!(refused.err(), "git-upload-pack: too many programs are running, try again later\n");
+    ssh(&server, "alice", "pwd").ok();
+    for client in &mut running {
+        process::kill_group(client);
+        client.wait().unwrap();
+    }
+    wait_for("room", secs(20), || children(&server).is_empty().then_some(()));
+    git(&server, &server.work(), &["ls-remote", &url("alice", "/project.git")]).ok();
+}
+
+#[test]
+fn a_hook_learns_of_the_command_and_not_of_its_streams() {
+    let root = tempfile::tempdir().unwrap();
+    let script = hooks::recorder(&root.path().join("hook"));
+    let actions = json!({"execute_on": ["ssh_cmd", "upload", "download"], "command": script.to_str()});
+    let server =
+        TestServer::builder().sftpd("enabled_ssh_commands", json!(["*"])).sftpd("actions", actions).start();
+    let user = server.user("alice").create();
+    bare(&server, &user, "project.git");
+    pushed(&server, "alice", "/project.git", "first");
+    let runs = hooks::runs(&root.path().join("hook"), 2);
+    let run = |command: &str| ["ssh_cmd", "alice", "/project.git", "", command].map(str::to_owned).to_vec();
+    assert_eq!(runs, [run("git-receive-pack"), run("git-upload-pack")].into());
 }

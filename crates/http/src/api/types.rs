@@ -152,8 +152,8 @@ impl UserBody {
     }
 }
 
-/// An integer or nothing. `3.0` is the integer 3, as it is in the words of JSON Schema; from `2⁵³` on, a number
-/// with a point is not exact.
+/// An integer or nothing. `3.0` is the integer 3, as it is in the words of JSON Schema; a number with a
+/// point is read exactly as far as ten times itself is below `2⁵³`, and refused beyond.
 pub(super) fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
     struct Integer;
     impl Visitor<'_> for Integer {
@@ -171,7 +171,7 @@ pub(super) fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>,
             i64::try_from(number).map(Some).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
         }
         fn visit_f64<E: Error>(self, number: f64) -> Result<Option<i64>, E> {
-            const EXACT: f64 = 9_007_199_254_740_992.0;
+            const EXACT: f64 = 900_719_925_474_099.0;
             if number.fract() == 0.0 && number.abs() <= EXACT {
                 #[expect(clippy::cast_possible_truncation, reason = "it is an integer of 54 bits")]
                 return Ok(Some(number as i64));
@@ -256,6 +256,29 @@ mod tests {
     use tidegate_vfs::VPath;
 
     use super::*;
+
+    #[test]
+    fn integers_with_a_point() {
+        let read = |text: &str| {
+            let body: Result<UserBody, _> = serde_json::from_str(&format!("{{\"uid\":{text}}}"));
+            body.ok().map(|body| body.uid)
+        };
+        for (text, expected) in [
+            ("null", Some(None)),
+            ("-3.0", Some(Some(-3))),
+            ("1e3", Some(Some(1000))),
+            ("900719925474099.0", Some(Some(900_719_925_474_099))),
+            ("9223372036854775807", Some(Some(i64::MAX))),
+            ("9223372036854775808", None),
+            ("9007199254740993.0", None),
+            ("0.5", None),
+            ("\"3\"", None),
+            ("true", None),
+            ("[]", None),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_connection_with_transfers() {

@@ -21,7 +21,10 @@ async fn a_scan_is_listed_until_it_ends_and_replaces_the_usage() {
     let list = server.get(SCANS).await.expect(200).json();
     let time = list[0]["start_time"].as_i64().unwrap();
     assert!(time > 1_700_000_000_000, "in milliseconds: {list}");
-    assert_eq!(list, json!([{"username": "anna", "start_time": time}]));
+    assert_eq!(
+        list,
+        json!([{"username": "anna", "start_time": time, "scanned_files": 0, "scanned_size": 0}])
+    );
 
     server.store.let_a_scan_read();
     let ended = async {

@@ -1,4 +1,4 @@
-// Backup and restore, with the users anna and bernd. TIDEGATE_DUMP is a dump that changes anna's sessions and adds
+// Backup and restore by the administrator root, whose password is secret, with the users anna and bernd. TIDEGATE_DUMP is a dump that changes anna's sessions and adds
 // clara; TIDEGATE_BAD_DUMP has a user that is not valid; TIDEGATE_NO_DUMP is something else.
 
 import { assert, api, everyLook, run, shot, visit } from "./lib.mjs";
@@ -11,9 +11,27 @@ async function choose(page, file) {
   await page.getByRole("button", { name: "Look at it" }).click();
 }
 
+let state;
+
 await run({
+  "the administrator signs in": () =>
+    visit({}, async (page, context) => {
+      await page.goto("/web/backup");
+      await page.getByLabel("Name").fill("root");
+      await page.getByLabel("Password").fill("secret");
+      await page.getByRole("button", { name: "Sign in" }).click();
+      await page.waitForURL(/\/web\/backup$/);
+      state = await context.storageState();
+      // Forms need the token of the session, the one that sends a file as well.
+      const dump = { name: "dump.json", mimeType: "application/json", buffer: Buffer.from("{}") };
+      for (const form of [{ _csrf: "wrong", file: dump }, { file: dump, _csrf: "late" }]) {
+        assert.equal((await page.request.post("/web/backup/upload", { multipart: form })).status(), 403);
+      }
+      assert.equal((await page.request.post("/web/backup/save", { form: { name: "x" } })).status(), 403);
+    }),
+
   "a backup is saved and listed": () =>
-    visit({}, async (page) => {
+    visit({ state }, async (page) => {
       await page.goto("/web/backup");
       assert.equal(await page.title(), "Tidegate - Backup");
       await page.getByRole("heading", { name: "No backup yet" }).waitFor();
@@ -31,7 +49,7 @@ await run({
     }),
 
   "what was saved changes nothing": () =>
-    visit({}, async (page) => {
+    visit({ state }, async (page) => {
       await page.goto("/web/backup");
       await page.getByRole("link", { name: /Restore/ }).click();
       assert.equal(await page.title(), "Tidegate - Restore");
@@ -41,7 +59,7 @@ await run({
     }),
 
   "a dump from elsewhere is looked at, then restored": () =>
-    visit({}, async (page) => {
+    visit({ state }, async (page) => {
       await choose(page, process.env.TIDEGATE_DUMP);
       await page.waitForURL(/\/web\/backup\/restore\?file=uploaded-/);
       await page.locator("section", { hasText: "Changed" }).getByText("sessions").waitFor();
@@ -63,7 +81,7 @@ await run({
     }),
 
   "what cannot be restored is not": () =>
-    visit({ expected: ["400"] }, async (page) => {
+    visit({ state, expected: ["400"] }, async (page) => {
       await choose(page, process.env.TIDEGATE_BAD_DUMP);
       await page.getByText("This dump cannot be restored as it is: one user is not valid.").waitFor();
       assert.equal(await page.getByRole("button", { name: "Restore", exact: true }).count(), 0);
@@ -74,7 +92,7 @@ await run({
     }),
 
   "without scripts": () =>
-    visit({ javascript: false }, async (page) => {
+    visit({ state, javascript: false }, async (page) => {
       await api("DELETE", `user/${(await users()).clara.id}`);
       await page.goto("/web/backup");
       await page.getByLabel("File name").fill("plain.json");

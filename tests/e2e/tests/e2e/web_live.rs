@@ -11,6 +11,7 @@ use tidegate_e2e::browser::browse;
 use tidegate_e2e::clients::{python, sftp, ssh_options};
 use tidegate_e2e::http::request;
 use tidegate_e2e::process::kill_group;
+use tidegate_e2e::server::binary;
 use tidegate_e2e::{TestServer, Tool, disk, keys, secs, wait_for};
 
 const NAME: &str = "<img src=x onerror=alert(1)>\"'&{{7*7}}\u{1b}[31m\u{202e}gnp\u{2066}\u{200f}";
@@ -89,9 +90,15 @@ fn hostile(server: &TestServer) -> Child {
 
 #[test]
 fn backup_and_restore() {
-    let server = TestServer::start();
+    let builder = TestServer::builder();
+    let line = Tool::new(binary(), "tidegate").args(["htpasswd", "root"]).input("secret\n").ok();
+    std::fs::write(builder.config_dir().join("admins"), line).unwrap();
+    let server = builder.set("httpd", "auth_user_file", "admins").start();
     for name in ["anna", "bernd"] {
-        server.user(name).password("secret").create();
+        let body = json!({"username": name, "status": 1, "password": "secret", "permissions": {"/": ["*"]},
+            "home_dir": server.path("homes").join(name)});
+        let basic = ("Authorization", "Basic cm9vdDpzZWNyZXQ=");
+        request(server.http_port, "POST", "/api/v1/user", &[basic], Some(&body.to_string())).expect(200);
     }
     let user = |name: &str, sessions: i64| {
         json!({"username": name, "status": 1, "password": "secret", "home_dir": server.path("homes").join(name),
@@ -107,6 +114,7 @@ fn backup_and_restore() {
     let bad = write("bad.json", bad.to_string());
     let none = write("none.json", "<html>".to_owned());
     browse(&server, "backup.mjs")
+        .env("TIDEGATE_BASIC", "root:secret")
         .env("TIDEGATE_DUMP", dump)
         .env("TIDEGATE_BAD_DUMP", bad)
         .env("TIDEGATE_NO_DUMP", none)

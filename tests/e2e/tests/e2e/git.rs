@@ -116,7 +116,7 @@ fn clone_push_and_fetch_carry_everything() {
     let first = pushed(&server, "alice", "/project.git", "first");
     let second = server.work().join("second");
     git(&server, &server.work(), &["clone", "-q", &url("alice", "/project.git"), "second"]).ok();
-    assert_eq!(read(&second.join("readme")).unwrap(), b"hello\n");
+    assert_eq!(read(second.join("readme")).unwrap(), b"hello\n");
     for number in 0..150 {
         disk::write(
             &first.join(format!("dir/{number}")),
@@ -202,7 +202,7 @@ fn a_repository_is_found_under_the_names_that_git_allows() {
         ("/plain/.git", "c5"),
     ] {
         git(&server, &server.work(), &["clone", "-q", &url("alice", path), clone]).ok();
-        assert_eq!(read(&server.work().join(clone).join("readme")).unwrap(), b"hello\n", "{path}");
+        assert_eq!(read(server.work().join(clone).join("readme")).unwrap(), b"hello\n", "{path}");
     }
     // A home that is a repository, and names that the system uses itself.
     let root = server.user("root").create();
@@ -335,7 +335,7 @@ fn a_large_object_is_pushed_and_cloned() {
     git(&server, &first, &["commit", "-q", "-m", "large"]).ok();
     git(&server, &first, &["push", "-q", "origin", "HEAD:main"]).ok();
     git(&server, &server.work(), &["clone", "-q", &url("alice", "/project.git"), "second"]).ok();
-    assert!(read(&server.work().join("second/large")).unwrap() == disk::noise(9, 64 << 20));
+    assert!(read(server.work().join("second/large")).unwrap() == disk::noise(9, 64 << 20));
 }
 
 #[test]
@@ -414,7 +414,7 @@ fn trap(server: &TestServer, repository: &Path, outside: &Path) {
         ("core.worktree", outside.display().to_string()),
         ("uploadpack.packObjectsHook", run.clone()),
         ("gpg.program", evil.clone()),
-        ("gpg.ssh.program", evil.clone()),
+        ("gpg.ssh.program", evil),
         ("receive.certNonceSeed", "seed".to_owned()),
         ("receive.procReceiveRefs", "refs/heads".to_owned()),
         ("receive.denyCurrentBranch", "updateInstead".to_owned()),
@@ -662,7 +662,7 @@ fn a_command_whose_program_is_missing_is_left_out() {
 }
 
 /// The arguments that start a server for which there is no Landlock, and its ports.
-fn without_landlock(root: &Path, sftpd: serde_json::Value) -> (Vec<String>, [u16; 2]) {
+fn without_landlock(root: &Path, sftpd: &serde_json::Value) -> (Vec<String>, [u16; 2]) {
     let ports = [server::free_port(), server::free_port()];
     let mut config = json!({
         "sftpd": sftpd,
@@ -683,7 +683,7 @@ fn without_landlock(root: &Path, sftpd: serde_json::Value) -> (Vec<String>, [u16
 fn where_nothing_confines_the_server_starts_only_if_it_is_told_to() {
     let root = tempfile::Builder::new().prefix("tidegate-e2e-git-").tempdir().unwrap();
     let commands = json!(["git-upload-pack", "git-receive-pack"]);
-    let (arguments, _) = without_landlock(root.path(), json!({"enabled_ssh_commands": commands}));
+    let (arguments, _) = without_landlock(root.path(), &json!({"enabled_ssh_commands": commands}));
     let python = clients::python_path();
     let refused = Tool::new(&python, "python3").args(&arguments).dir(root.path()).fails();
     for part in ["sftpd.enabled_ssh_commands", "sftpd.allow_unconfined_commands", "Landlock"] {
@@ -696,7 +696,7 @@ fn where_nothing_confines_the_server_starts_only_if_it_is_told_to() {
     ] {
         let root = tempfile::Builder::new().prefix("tidegate-e2e-git-").tempdir().unwrap();
         let allowed = sftpd["allow_unconfined_commands"] == json!(true);
-        let (arguments, [port, http_port]) = without_landlock(root.path(), sftpd);
+        let (arguments, [port, http_port]) = without_landlock(root.path(), &sftpd);
         let mut command = server::command(root.path());
         let mut wrapped = std::process::Command::new(&python);
         wrapped.args(arguments).current_dir(root.path());

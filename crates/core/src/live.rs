@@ -9,11 +9,11 @@
 //! (permissions, quota, bandwidth) counts from the next operation on. Owner and group of new files stay as
 //! they were at the login.
 
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -23,12 +23,12 @@ use crate::{PublicKeyLine, Session, Sessions, StoreError, UnixMillis, User, fing
 /// How often expiry is looked at, and the next accounts are read.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Accounts that are read in an interval, at most: more than so many users at a time learn of a change in
-/// the database later, and the provider is never asked more often.
-const READ_AT_MOST: usize = 256;
+/// Accounts that are read in an interval, at most: more than twice as many users at a time learn of a change in
+/// the database after more than two seconds, and the provider is never asked for more.
+const READ_AT_MOST: usize = 4096;
 
-/// Accounts that are read at the same time.
-const CONCURRENT: usize = 8;
+/// Accounts that are read with one call.
+const BATCH: usize = 256;
 
 impl Sessions {
     /// A point in time before a record is read that goes to [`Sessions::apply`].
@@ -94,16 +94,42 @@ impl Sessions {
         if let Some(name) = names.last() {
             last.clone_from(name);
         }
-        let mut tasks = JoinSet::new();
-        for name in names {
-            if tasks.len() >= CONCURRENT && matches!(tasks.join_next().await, Some(Ok(false))) {
+        for batch in names.chunks(BATCH) {
+            if !self.read_batch(batch).await {
                 // The provider is away: nobody is disconnected for that, and it is not asked further.
-                break;
+                return;
             }
-            let this = self.clone();
-            tasks.spawn(async move { this.read_one(&name).await });
         }
-        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Reads several accounts; whether the provider answered.
+    async fn read_batch(&self, names: &[String]) -> bool {
+        let readings: Vec<_> = names.iter().map(|name| self.reading(name)).collect();
+        let users = match self.shared().store.users_by_name(names).await {
+            Ok(users) => users,
+            Err(error @ StoreError::Unavailable(_)) => {
+                debug!("accounts of {} users cannot be read again: {error}", names.len());
+                return false;
+            }
+            // One record that cannot be read must not hide the others.
+            Err(_) => {
+                for name in names {
+                    if !self.read_one(name).await {
+                        return false;
+                    }
+                }
+                return true;
+            }
+        };
+        let mut users: HashMap<String, User> =
+            users.into_iter().map(|user| (user.username.clone(), user)).collect();
+        for (name, reading) in names.iter().zip(readings) {
+            match users.remove(name) {
+                Some(user) => self.apply(&Arc::new(user), reading),
+                None => self.end_user(name),
+            }
+        }
+        true
     }
 
     /// Reads one account; whether the provider answered.

@@ -4,23 +4,30 @@
 
 mod support;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use support::House;
+use support::{House, KEY};
 use tidegate_core::{
-    AccountError, Accounts, AccountsConfig, Event, Events, FsPolicy, HookQueue, Metrics, OpenStorage, Page,
-    Passwords, QuotaPolicy, Sessions, StoreError, TrackQuota, UploadMode, UsageDelta, UsedQuota, User,
-    UserDraft, UserPatch, UserQuery, UserStore, system_clock,
+    AccountError, Accounts, AccountsConfig, Attempt, Authenticator, Event, Events, FsPolicy, HookQueue,
+    Metrics, OpenStorage, Page, Passwords, Peer, PublicKeyLine, QuotaPolicy, Sessions, StoreError,
+    TrackQuota, UploadMode, UsageDelta, UsedQuota, User, UserDraft, UserPatch, UserQuery, UserStore,
+    system_clock,
 };
 use tidegate_vfs::{FsError, MemoryStorage, Storage};
+use tokio_util::sync::CancellationToken;
 
 /// Some users, of which the provider cannot change every one.
 #[derive(Default)]
 struct FewUsers {
     users: Mutex<Vec<User>>,
     asked: Mutex<Vec<i64>>,
+    /// A user whose record cannot be read any more.
+    damaged: Mutex<String>,
+    /// Calls that asked for several users.
+    batches: AtomicUsize,
 }
 
 /// The id of a user whose record cannot be written.
@@ -32,6 +39,9 @@ const LOST: i64 = 4;
 #[async_trait]
 impl UserStore for FewUsers {
     async fn user(&self, name: &str) -> Result<User, StoreError> {
+        if *self.damaged.lock().unwrap() == name {
+            return Err(StoreError::Corrupt(name.into()));
+        }
         let users = self.users.lock().unwrap();
         users.iter().find(|user| user.username == name).cloned().ok_or(StoreError::NotFound)
     }
@@ -48,6 +58,14 @@ impl UserStore for FewUsers {
     }
     async fn all_users(&self) -> Result<Vec<User>, StoreError> {
         Ok(self.users.lock().unwrap().clone())
+    }
+    async fn users_by_name(&self, names: &[String]) -> Result<Vec<User>, StoreError> {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        if names.contains(&self.damaged.lock().unwrap()) {
+            return Err(StoreError::Corrupt("one of them".into()));
+        }
+        let users = self.users.lock().unwrap();
+        Ok(users.iter().filter(|user| names.contains(&user.username)).cloned().collect())
     }
     async fn insert(&self, user: &User) -> Result<i64, StoreError> {
         let mut users = self.users.lock().unwrap();
@@ -119,6 +137,8 @@ struct Office {
     store: Arc<FewUsers>,
     seen: Arc<Seen>,
     accounts: Accounts,
+    sessions: Sessions,
+    authenticator: Authenticator,
 }
 
 fn draft(name: &str) -> UserDraft {
@@ -150,8 +170,11 @@ async fn office(manage_users: bool) -> Office {
         quota,
     );
     let config = AccountsConfig { manage_users, users_base_dir: None };
-    let accounts = Accounts::new(store.clone(), Passwords::new(1), sessions, events, config);
-    Office { store, seen, accounts }
+    let passwords = Passwords::new(1);
+    let accounts = Accounts::new(store.clone(), passwords.clone(), sessions.clone(), events.clone(), config);
+    let authenticator =
+        Authenticator::new(store.clone(), passwords, sessions.clone(), events, system_clock(), true);
+    Office { store, seen, accounts, sessions, authenticator }
 }
 
 impl Office {
@@ -228,6 +251,43 @@ async fn sessions_of_those_who_are_disabled_or_removed_end() {
     house.store.away.store(true, Ordering::Relaxed);
     let outcomes = house.accounts.set_status_many(&[7], false).await.unwrap();
     assert!(matches!(&outcomes[0].result, Err(AccountError::Store(StoreError::Unavailable(_)))));
+}
+
+/// More users than one call reads, one of them with a record that cannot be read.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_connected_users_are_followed_within_two_seconds() {
+    const USERS: usize = 1000;
+    let office = office(true).await;
+    let blob = PublicKeyLine::parse(KEY).unwrap().blob;
+    let mut sessions = Vec::new();
+    for number in 0..USERS {
+        let username = format!("user{number:04}");
+        let draft = UserDraft { public_keys: vec![KEY.into()], ..draft(&username) };
+        office.store.insert(&draft.validate(None).unwrap()).await.unwrap();
+        let peer =
+            Peer { addr: "192.0.2.7:4711".parse().unwrap(), connection_id: format!("{number:064x}").into() };
+        sessions.push(office.authenticator.public_key(&Attempt { username, peer }, &blob).await.unwrap());
+    }
+    let shutdown = CancellationToken::new();
+    let watching = tokio::spawn(office.sessions.clone().watch(shutdown.clone()));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(sessions.iter().all(|session| !session.cancelled().is_cancelled()));
+    *office.store.damaged.lock().unwrap() = "user0500".into();
+    let before = office.store.batches.load(Ordering::Relaxed);
+    let gone = [0, 255, 256, 501, 999];
+    {
+        let mut users = office.store.users.lock().unwrap();
+        users.iter_mut().find(|user| user.username == "user0300").unwrap().active = false;
+        users.retain(|user| !gone.iter().any(|number| user.username == format!("user{number:04}")));
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let ended: Vec<usize> =
+        (0..USERS).filter(|number| sessions[*number].cancelled().is_cancelled()).collect();
+    assert_eq!(ended, [0, 255, 256, 300, 501, 999]);
+    let calls = office.store.batches.load(Ordering::Relaxed) - before;
+    assert!(calls <= 3 * USERS.div_ceil(256), "{calls} calls in two seconds");
+    shutdown.cancel();
+    watching.await.unwrap();
 }
 
 const EXCESSIVE: [&str; 4] = [

@@ -43,7 +43,8 @@
     dialog.returnValue = "no";
     dialog.showModal();
     dialog.onclose = function () {
-      if (dialog.returnValue !== "yes") {
+      // What was asked about may be gone by now, on a page that follows the server.
+      if (dialog.returnValue !== "yes" || !button.form) {
         button.focus();
         return;
       }

@@ -117,8 +117,14 @@ await run({
       await isLive(page);
       await row(page, "clara").waitFor();
       const clara = (await api("GET", "connection")).find((one) => one.username === "clara");
+      await row(page, "clara").getByRole("button", { name: /Disconnect/ }).click();
+      await page.getByRole("dialog").waitFor();
       await api("DELETE", `connection/${clara.connection_id}`);
       await row(page, "clara").waitFor({ state: "detached" });
+      // The question that was open about it does no harm.
+      await page.getByRole("dialog").getByRole("button", { name: "Disconnect" }).click();
+      await page.getByRole("dialog").waitFor({ state: "hidden" });
+      await isLive(page);
     }),
 
   "without scripts": () =>

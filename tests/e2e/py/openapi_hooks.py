@@ -41,7 +41,7 @@ number = itertools.count()
 
 def without_point(value):
     """Numbers with a point are integers to the server up to 9e14 (crates/http/src/api/types.rs)."""
-    if isinstance(value, float) and value.is_integer() and abs(value) > 9e14:
+    if isinstance(value, float) and value.is_integer() and 9e14 < abs(value) < 2**63:
         return int(value)
     if isinstance(value, dict):
         return {key: without_point(part) for key, part in value.items()}

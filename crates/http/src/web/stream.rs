@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use serde_json::json;
@@ -117,7 +117,12 @@ impl Live {
             stop: self.0.stop.clone(),
             _place: place,
         };
-        let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
+        let headers = [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-store"),
+            // nginx would collect what must be sent at once.
+            (HeaderName::from_static("x-accel-buffering"), "no"),
+        ];
         (headers, Body::new(Events { next: Box::pin(watcher.next()) })).into_response()
     }
 

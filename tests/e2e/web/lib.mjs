@@ -40,7 +40,8 @@ export async function run(parts) {
     args: ["--no-sandbox", "--disable-dev-shm-usage", "--font-render-hinting=none"],
   });
   let failed = 0;
-  for (const [name, part] of Object.entries(parts)) {
+  const only = process.env.TIDEGATE_ONLY; // A part of the name of a part, while working on it.
+  for (const [name, part] of Object.entries(parts).filter(([name]) => !only || name.includes(only))) {
     const started = Date.now();
     try {
       await part();
@@ -112,7 +113,7 @@ export async function shot(page, name, whole = true) {
   await page.screenshot({ path: join(screenshots, `${name}.png`), fullPage: whole });
 }
 
-/// Fails if axe finds anything, or if the page is wider than its window.
+/// Fails if axe finds anything (it needs a page with scripts), or if the page is wider than its window.
 export async function accessible(page, name) {
   if (!(await page.evaluate("'axe' in window"))) await page.evaluate(axe.source);
   const found = await page.evaluate(() =>

@@ -127,17 +127,20 @@ impl Gate {
     }
 
     async fn check(&self, credentials: &Credentials, client: Client, by: By) -> Result<String, Denied> {
-        if let Err(wait) = self.attempts.begin(client.ip) {
-            self.counts.limited.fetch_add(1, Ordering::Relaxed);
-            log_failure(credentials, client, by, "Too many attempts");
-            return Err(Denied::TooOften(wait));
-        }
+        let attempt = match self.attempts.begin(client.ip).await {
+            Ok(attempt) => attempt,
+            Err(wait) => {
+                self.counts.limited.fetch_add(1, Ordering::Relaxed);
+                log_failure(credentials, client, by, "Too many attempts");
+                return Err(Denied::TooOften(wait));
+            }
+        };
         let Some(checked) = self.users.check(credentials).await else {
+            attempt.fail();
             self.counts.failed.fetch_add(1, Ordering::Relaxed);
             log_failure(credentials, client, by, "Invalid credentials");
             return Err(Denied::Wrong);
         };
-        self.attempts.forgive(client.ip);
         if checked.is_new {
             self.counts.ok.fetch_add(1, Ordering::Relaxed);
         }

@@ -72,7 +72,7 @@ pub(crate) fn parse(
 /// What is wrong with it.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     let bad = name.is_empty() || name.len() > MAX_NAME_BYTES || name.trim() != name;
-    if bad || name.starts_with('#') || name.chars().any(|c| c.is_control() || c == ':') {
+    if bad || name.starts_with('#') || name.chars().any(|c| c.is_control() || matches!(c, ':' | '\u{feff}')) {
         return Err(format!(
             "the name {name:?} is not 1 to {MAX_NAME_BYTES} bytes without control characters, `:`, a `#` in \
              front and space around it"

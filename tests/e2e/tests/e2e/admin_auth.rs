@@ -325,6 +325,17 @@ fn whoever_guesses_has_to_wait() {
 }
 
 #[test]
+fn a_script_may_begin_with_many_requests_at_once() {
+    let server = guarded().start();
+    let anna = basic("anna:secret");
+    std::thread::scope(|scope| {
+        let one = || get(&server, "/api/v1/version", &[("Authorization", &anna)]).status;
+        let all: Vec<_> = (0..30).map(|_| scope.spawn(one)).collect();
+        assert_eq!(all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>(), [200; 30]);
+    });
+}
+
+#[test]
 fn a_trusted_proxy_names_the_client() {
     let server = guarded().set("httpd", "trusted_proxies", json!(["127.0.0.0/8"])).start();
     let try_from = |from: &str, credentials: &str| {
@@ -405,12 +416,14 @@ fn every_answer_tells_browsers_what_not_to_do() {
         for (name, value) in [
             ("x-content-type-options", "nosniff"),
             ("x-frame-options", "DENY"),
-            ("referrer-policy", "no-referrer"),
             ("cross-origin-resource-policy", "same-origin"),
             ("cross-origin-opener-policy", "same-origin"),
         ] {
             assert_eq!(answer.header(name).as_deref(), Some(value), "{path}: {name}");
         }
+        // A browser that sends no referrer sends `Origin: null` with the forms of a page.
+        let referrer = if path == "/web/login" { "same-origin" } else { "no-referrer" };
+        assert_eq!(answer.header("referrer-policy").as_deref(), Some(referrer), "{path}");
         let csp = answer.header("content-security-policy").unwrap();
         assert!(csp.starts_with("default-src 'none'") && csp.contains("frame-ancestors 'none'"), "{csp}");
         assert!(!csp.contains("unsafe") && !csp.contains('*'), "{csp}");
@@ -486,7 +499,7 @@ fn https_with_a_certificate_that_changes() {
     assert!(page.out().contains("Sign out"), "{}", page.report());
 
     // Plain HTTP is told where it is; a client that says nothing holds up nobody.
-    let _silent = TcpStream::connect(("127.0.0.1", server.http_port)).unwrap();
+    let mut silent = TcpStream::connect(("127.0.0.1", server.http_port)).unwrap();
     let plain = get(&server, "/web/users", &[]).expect(400);
     assert!(plain.body.contains("https://"), "{plain:?}");
     assert_eq!(plain.header("content-length"), Some(plain.body.len().to_string()));
@@ -508,10 +521,12 @@ fn https_with_a_certificate_that_changes() {
     assert_eq!(serial(), number(1002), "a broken file changes nothing");
     take(1003);
     wait_for("the third certificate", secs(10), || (serial() == number(1003)).then_some(()));
+    silent.set_read_timeout(Some(secs(60))).unwrap();
+    assert_eq!(silent.read_to_end(&mut Vec::new()).expect("a handshake that never begins is given up"), 0);
 }
 
 /// Starting with these options must fail and say these words.
-fn refused(options: serde_json::Value, files: &[(&str, &str)], words: &[&str]) {
+fn refused(options: &serde_json::Value, files: &[(&str, &str)], words: &[&str]) {
     let dir = tempfile::Builder::new().prefix("tidegate-e2e-admin-").tempdir().unwrap();
     let mut httpd = json!({"bind_port": free_port(), "bind_address": "127.0.0.1"});
     httpd.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
@@ -540,29 +555,29 @@ fn refused(options: serde_json::Value, files: &[(&str, &str)], words: &[&str]) {
 #[test]
 fn what_cannot_work_stops_the_start_and_is_named() {
     let users = json!({"auth_user_file": "admins"});
-    refused(users.clone(), &[], &["httpd.auth_user_file", "admins", "cannot be read"]);
-    refused(users.clone(), &[("admins", "")], &["httpd.auth_user_file", "names no user"]);
+    refused(&users, &[], &["httpd.auth_user_file", "admins", "cannot be read"]);
+    refused(&users, &[("admins", "")], &["httpd.auth_user_file", "names no user"]);
     let md5 = format!("a:{}\n", hash("-apr1", "secret"));
-    refused(users.clone(), &[("admins", &md5)], &["line 1", "user \"a\"", "MD5", "tidegate htpasswd"]);
-    refused(users, &[("admins", "# x\nbob:secret\n")], &["line 2", "user \"bob\"", "in clear"]);
-    refused(json!({"certificate_file": "cert.pem"}), &[], &["httpd.certificate_key_file"]);
-    refused(json!({"certificate_key_file": "key.pem"}), &[], &["httpd.certificate_file"]);
+    refused(&users, &[("admins", &md5)], &["line 1", "user \"a\"", "MD5", "tidegate htpasswd"]);
+    refused(&users, &[("admins", "# x\nbob:secret\n")], &["line 2", "user \"bob\"", "in clear"]);
+    refused(&json!({"certificate_file": "cert.pem"}), &[], &["httpd.certificate_key_file"]);
+    refused(&json!({"certificate_key_file": "key.pem"}), &[], &["httpd.certificate_file"]);
     let both = json!({"certificate_file": "cert.pem", "certificate_key_file": "key.pem"});
-    refused(both.clone(), &[], &["httpd.certificate_file", "cert.pem", "cannot be read"]);
+    refused(&both, &[], &["httpd.certificate_file", "cert.pem", "cannot be read"]);
     let dir = tempfile::Builder::new().prefix("tidegate-e2e-admin-").tempdir().unwrap();
     let (cert, _) = certificate(dir.path(), 1);
     let (_, key) = certificate(dir.path(), 2);
     let text = |path: &Path| std::fs::read_to_string(path).unwrap();
     let files = [("cert.pem", &*text(&cert)), ("key.pem", &*text(&key))];
     refused(
-        both,
+        &both,
         &files,
         &["httpd.certificate_file", "httpd.certificate_key_file", "cannot be used together"],
     );
-    refused(json!({"trusted_origins": ["admin.example"]}), &[], &["httpd.trusted_origins", "admin.example"]);
-    refused(json!({"trusted_proxies": ["proxy.example"]}), &[], &["httpd.trusted_proxies", "proxy.example"]);
+    refused(&json!({"trusted_origins": ["admin.example"]}), &[], &["httpd.trusted_origins", "admin.example"]);
+    refused(&json!({"trusted_proxies": ["proxy.example"]}), &[], &["httpd.trusted_proxies", "proxy.example"]);
     refused(
-        json!({"bind_address": "0.0.0.0"}),
+        &json!({"bind_address": "0.0.0.0"}),
         &[],
         &["httpd.auth_user_file", "httpd.allow_unauthenticated"],
     );

@@ -52,7 +52,8 @@ async fn unknown_paths_are_404_with_the_envelope() {
         assert_eq!(server.rest("HEAD", path, None).await.status, 404, "{path}");
     }
     for path in ["/web/nothing", "/web/users/", "/web/user/1/x"] {
-        let page = server.get(path).await.expect(404);
+        let browser = [("Accept", "text/html,*/*;q=0.8")];
+        let page = server.request("GET", path, &browser, None).await.expect(404);
         assert!(page.text().contains("<title>Tidegate - Not found</title>"), "{path}: {}", page.text());
     }
 }

@@ -432,6 +432,20 @@ mod tests {
     }
 
     #[test]
+    fn a_key_may_come_with_the_line_end_of_its_file_and_holds_one_line() {
+        const KEY: &str =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEgzuvqgDEEIKURFp/mZUDstA6g+UdrHZAonNIRdYnS+ anna@example";
+        for end in ["", "\n", "\r\n", " \n\n"] {
+            let user = UserDraft { public_keys: vec![format!("{KEY}{end}")], ..draft() }.validate(None);
+            assert_eq!(user.unwrap().public_keys, [KEY], "{end:?}");
+        }
+        for text in [format!("{KEY}\n{KEY}\n"), "\n".to_owned()] {
+            let draft = UserDraft { public_keys: vec![text], ..draft() };
+            assert_eq!(draft.validate(None).unwrap_err().field, "public_keys");
+        }
+    }
+
+    #[test]
     fn home_comes_from_the_base_dir() {
         let mut draft = draft();
         draft.home_dir.clear();

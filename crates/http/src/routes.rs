@@ -6,9 +6,9 @@
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, any, delete, get, post};
 
 use crate::auth::{self, Access};
@@ -104,8 +104,13 @@ pub(crate) fn router(state: AppState) -> Router {
     router.fallback_service(nothing.with_state(state.clone())).with_state(state)
 }
 
-async fn no_such_page(view: View) -> Response {
-    view.message(StatusCode::NOT_FOUND, "")
+/// People get a page; programs, which do not ask for one, the answer that the API gives (web admin §1).
+async fn no_such_page(headers: HeaderMap, view: View) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    if accepted.flat_map(|list| list.split(',')).any(|kind| kind.trim_start().starts_with("text/html")) {
+        return view.message(StatusCode::NOT_FOUND, "");
+    }
+    ApiError::NoSuchPath.into_response()
 }
 
 /// Answers every other method with 405; `HEAD` too unless it is listed, which a `GET` handler would otherwise

@@ -50,7 +50,8 @@ pub(super) fn expiration(text: &str) -> Result<i64, String> {
         return Ok(moment.as_millisecond());
     }
     let day: jiff::civil::Date = text.parse().map_err(|_| expected())?;
-    let end = jiff::tz::TimeZone::UTC.to_timestamp(day.at(23, 59, 59, 0)).map_err(|_| expected())?;
+    let end =
+        jiff::tz::TimeZone::UTC.to_timestamp(day.at(23, 59, 59, 999_000_000)).map_err(|_| expected())?;
     Ok(end.as_millisecond())
 }
 
@@ -105,7 +106,7 @@ mod tests {
         for (text, at) in [
             ("never", 0),
             ("0", 0),
-            ("1970-01-01", 86_399_000),
+            ("1970-01-01", 86_399_999),
             ("2027-01-31T12:00:00Z", 1_801_396_800_000),
             ("2027-01-31T13:00:00+01:00", 1_801_396_800_000),
         ] {

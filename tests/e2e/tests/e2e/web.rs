@@ -90,7 +90,9 @@ fn statuses_without_a_browser() {
             "{path} names another place"
         );
     }
-    get("/web/nothing").expect(404);
+    assert_eq!(get("/web/nothing").expect(404).json()["message"], "Not Found");
+    let page = request(server.http_port, "GET", "/web/nothing", &[("Accept", "text/html,*/*;q=0.8")], None);
+    assert!(page.expect(404).body.contains("<title>Tidegate - Not found</title>"));
     get("/static/favicon.ico").expect(200);
     get("/static/nothing.css").expect(404);
 

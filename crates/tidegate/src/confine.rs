@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::process::{Resource, Rlimit, Signal};
+use rustix::process::{Gid, Resource, Rlimit, Signal, Uid};
 use rustix::thread::CapabilitySet;
 use tidegate_core::ConfigError;
 use tidegate_ssh::{CONFINE_FAILURE, Programs};
@@ -152,10 +152,7 @@ struct Place {
 }
 
 fn confine(options: &Options) -> Result<(), Failure> {
-    // A server that is killed leaves no programs behind. The signal comes when the thread ends that started this
-    // process; those of the runtime live as long as it does, as nothing here uses `block_in_place`.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .map_err(|error| Failure::new("cannot follow the server's end", error))?;
+    follow_server()?;
     close_inherited();
     limit(options)?;
     let needs = files::Needs::of(&options.program, options.helpers.as_deref());
@@ -181,7 +178,7 @@ fn confine(options: &Options) -> Result<(), Failure> {
         }
         command.arg(OsString::from_vec(path));
     }
-    become_owner(options, &mut command)?;
+    give_up_rights(options)?;
     if options.how != Confinement::None {
         files::restrict(&places, &needs, options.write)?;
         drop(places);
@@ -190,6 +187,9 @@ fn confine(options: &Options) -> Result<(), Failure> {
     if options.probe {
         return Ok(());
     }
+    become_owner(options)?;
+    // The kernel forgets it for a process whose user changes.
+    follow_server()?;
     let error = command.exec();
     let status = CANNOT_START;
     Err(Failure { status, text: format!("cannot start {}: {error}", options.program.display()) })
@@ -250,9 +250,9 @@ fn limit(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gives up root's rights, and the server's account where the user has one of its own. Without root the
-/// server's account is the only one there is.
-fn become_owner(options: &Options, command: &mut Command) -> Result<(), Failure> {
+/// Gives up root's rights but those that are kept, and the groups of the server's account where the user has one
+/// of its own.
+fn give_up_rights(options: &Options) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
@@ -264,11 +264,29 @@ fn become_owner(options: &Options, command: &mut Command) -> Result<(), Failure>
         rustix::thread::set_thread_groups(&[])
             .map_err(|error| Failure::new("cannot give up supplementary groups", error))?;
     }
+    Ok(())
+}
+
+/// Changes to the user's own account. Without root the server's account is the only one there is.
+fn become_owner(options: &Options) -> Result<(), Failure> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    // There is one thread, so that of the thread is that of the process.
     if let Some(gid) = options.gid {
-        command.gid(gid);
+        rustix::thread::set_thread_gid(Gid::from_raw(gid))
+            .map_err(|error| Failure::new(format_args!("cannot become group {gid}"), error))?;
     }
     if let Some(uid) = options.uid {
-        command.uid(uid);
+        rustix::thread::set_thread_uid(Uid::from_raw(uid))
+            .map_err(|error| Failure::new(format_args!("cannot become user {uid}"), error))?;
     }
     Ok(())
+}
+
+/// A server that is killed leaves no programs behind. The signal comes when the thread ends that started this
+/// process; those of the runtime live as long as it does, as nothing here uses `block_in_place`.
+fn follow_server() -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| Failure::new("cannot follow the server's end", error))
 }

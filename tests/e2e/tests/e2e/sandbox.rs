@@ -1,10 +1,11 @@
 //! What confines git and rsync, alone: `tidegate confine` becomes a program that tries to get out. Grammar and
 //! permissions have no part in this.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use tidegate_e2e::{Tool, disk, server};
+use tidegate_e2e::{Tool, disk, secs, server, wait_for};
 
 /// What an honest program is granted in a directory that it may write to.
 const HONEST: &[&str] = &[
@@ -176,6 +177,44 @@ fn ordinary_programs_cannot_reach_out_either() {
             // A link to what is out of reach may exist; it leads nowhere for programs and for SFTP.
             assert!(!scene.path("home/place/secret").is_file(), "{mode}: {report}");
         }
+    }
+}
+
+/// Whoever starts it is killed here, as a server could be. A change of user makes the kernel forget whom a process
+/// follows.
+#[test]
+fn a_program_ends_with_who_started_it() {
+    let mut owners: Vec<&[&str]> = vec![&[]];
+    if is_root() {
+        owners.push(&["--uid", "61234", "--gid", "61234"]);
+        owners.push(&["--gid", "61234"]);
+    }
+    for owner in owners {
+        let scene = Scene::new();
+        let starter = Command::new("sh")
+            .args(["-c", "\"$@\" > /dev/null & echo $!; read line", "sh"])
+            .arg(scene.path("tidegate"))
+            .args(["confine", "--landlock", "--home"])
+            .arg(scene.path("home"))
+            .args(["--dir", "/place", "--name", "file"])
+            .args(owner)
+            .args(["--program", "/usr/bin/tail", "--", "-f"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut starter = starter.unwrap();
+        let mut line = String::new();
+        BufReader::new(starter.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let stat = format!("/proc/{}/stat", line.trim());
+        // `pid (name) state …`
+        let is = |text: &str| std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(text));
+        wait_for("the program to run", secs(20), || is("(tail) S").then_some(()));
+        starter.kill().unwrap();
+        starter.wait().unwrap();
+        wait_for(&format!("the program to end, {owner:?}"), secs(20), || {
+            (!Path::new(&stat).exists() || is("(tail) Z")).then_some(())
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use tracing::warn;
 use crate::marks::{Mark, Marks};
 use crate::open_files::{Identity, OpenFiles, Resized, signed};
 use crate::tally::{Entry, Known, Tally, rebase};
-use crate::{Ledger, Throttle, UsageDelta, User};
+use crate::{Direction, Ledger, Throttle, UsageDelta, User};
 
 /// Names of temporary files that could not be removed, at most; the next start removes any others.
 const MAX_LEFT_BEHIND: usize = 10_000;
@@ -64,6 +64,14 @@ impl Replacing {
 }
 
 impl Account {
+    /// The bandwidth that all transfers of the user share in one direction.
+    pub(crate) fn throttle(&self, direction: Direction) -> &Throttle {
+        match direction {
+            Direction::Upload => &self.upload,
+            Direction::Download => &self.download,
+        }
+    }
+
     pub(crate) fn new(
         user: &User,
         ledger: Arc<Ledger>,

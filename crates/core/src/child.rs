@@ -211,12 +211,11 @@ impl std::fmt::Debug for SystemStream {
 impl SystemStream {
     /// Most bytes that should move at a time.
     pub fn piece(&self) -> usize {
-        let account = self.session.account();
-        let throttle = match self.progress.direction {
-            Direction::Upload => &account.upload,
-            Direction::Download => &account.download,
-        };
-        throttle.piece().map_or(BLOCK_BYTES, |piece| piece.min(BLOCK_BYTES))
+        self.session
+            .account()
+            .throttle(self.progress.direction)
+            .piece()
+            .map_or(BLOCK_BYTES, |piece| piece.min(BLOCK_BYTES))
     }
 
     /// Waits until `count` further bytes may move.
@@ -229,23 +228,8 @@ impl SystemStream {
         if let Some(charge) = &self.charge {
             charge.take(count).inspect_err(|_| self.failed = true)?;
         }
-        let account = self.session.account();
-        let throttle = match self.progress.direction {
-            Direction::Upload => &account.upload,
-            Direction::Download => &account.download,
-        };
-        tokio::select! {
-            biased;
-            waited = throttle.take(count) => {
-                if !waited.is_zero() {
-                    self.session.events().metrics().throttled(self.progress.direction, waited);
-                }
-            }
-            () = self.session.cancelled().cancelled() => {
-                self.failed = true;
-                return Err(FsError::Cancelled);
-            }
-        }
+        let passed = self.session.wait_for_bandwidth(self.progress.direction, count).await;
+        passed.inspect_err(|_| self.failed = true)?;
         self.session.events().activity().moved(self.progress.direction, count as u64);
         self.progress.bytes.fetch_add(count as u64, Ordering::Relaxed);
         self.progress.last_activity.store(self.session.touch(), Ordering::Relaxed);

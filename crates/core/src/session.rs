@@ -224,6 +224,24 @@ impl Session {
         Running { session: self.clone(), id }
     }
 
+    /// Waits until the user's bandwidth lets `count` more bytes pass, and counts how long that took.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Cancelled`] when the session ends.
+    pub(crate) async fn wait_for_bandwidth(&self, direction: Direction, count: usize) -> Result<(), FsError> {
+        tokio::select! {
+            biased;
+            waited = self.account().throttle(direction).take(count) => {
+                if !waited.is_zero() {
+                    self.events().metrics().throttled(direction, waited);
+                }
+                Ok(())
+            }
+            () = self.cancelled().cancelled() => Err(FsError::Cancelled),
+        }
+    }
+
     /// Notes activity.
     pub fn touch(&self) -> UnixMillis {
         let now = (self.0.slot.shared.clock)();

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::session::Progress;
 use crate::upload::Upload;
-use crate::{Event, Protocol, Session, Throttle, TransferReport};
+use crate::{Event, Protocol, Session, TransferReport};
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,14 +123,13 @@ impl Transfer {
         if !self.readable {
             return Err(FsError::Denied);
         }
-        let throttle = &self.session.account().download;
-        if let Some(piece) = throttle.piece() {
+        if let Some(piece) = self.session.account().throttle(Direction::Download).piece() {
             buf.limit(piece);
         }
         let before = buf.len();
         let buf = self.file.read_at(offset, buf).await.inspect_err(|error| self.fail(error))?;
         let count = buf.len() - before;
-        self.throttle(throttle, count).await?;
+        self.session.wait_for_bandwidth(Direction::Download, count).await?;
         if self.upload.is_none() {
             self.measure(count).await;
             self.moved(offset, count);
@@ -152,14 +151,15 @@ impl Transfer {
             self.fail(&error);
             return Err(error);
         }
-        let throttle = &self.session.account().upload;
-        let Some(piece) = throttle.piece() else { return self.write(upload, offset, data).await };
+        let Some(piece) = self.session.account().throttle(Direction::Upload).piece() else {
+            return self.write(upload, offset, data).await;
+        };
         let mut at = offset;
         for mut bytes in data {
             while !bytes.is_empty() {
                 let now = bytes.split_to(bytes.len().min(piece));
                 let count = now.len();
-                self.throttle(throttle, count).await?;
+                self.session.wait_for_bandwidth(Direction::Upload, count).await?;
                 self.write(upload, at, vec![now]).await?;
                 at = at.saturating_add(count as u64);
             }
@@ -293,19 +293,6 @@ impl Transfer {
             error,
         }));
         closed
-    }
-
-    async fn throttle(&self, throttle: &Throttle, count: usize) -> Result<(), FsError> {
-        tokio::select! {
-            biased;
-            waited = throttle.take(count) => {
-                if !waited.is_zero() {
-                    self.session.events().metrics().throttled(self.direction(), waited);
-                }
-                Ok(())
-            }
-            () = self.session.cancelled().cancelled() => Err(FsError::Cancelled),
-        }
     }
 
     /// Asks for the size of a file that is downloaded: once, and only if more than one piece of it is wanted,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::support::{Mood, TestServer};
 
@@ -13,12 +14,8 @@ use crate::support::{Mood, TestServer};
 async fn a_defect_is_500_and_ends_one_request_only() {
     let server = TestServer::start().await;
     server.store.set(Mood::Panics);
-    let lines = Lines::default();
-    let answer = {
-        let subscriber = tracing_subscriber::registry().with(lines.clone());
-        let _guard = tracing::subscriber::set_default(subscriber);
-        server.get("/api/v1/providerstatus").await.expect(500)
-    };
+    let lines = Lines::of_this_thread();
+    let answer = server.get("/api/v1/providerstatus").await.expect(500);
     assert_eq!(answer.header("content-type").as_deref(), Some("text/plain; charset=utf-8"));
     assert!(!answer.text().contains("defect"), "{}", answer.text());
     let panic = lines.find(|line| line.contains_key("panic"));
@@ -31,9 +28,7 @@ async fn a_defect_is_500_and_ends_one_request_only() {
 #[tokio::test]
 async fn one_log_line_per_request() {
     let server = TestServer::start().await;
-    let lines = Lines::default();
-    let subscriber = tracing_subscriber::registry().with(lines.clone());
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let lines = Lines::of_this_thread();
     let headers =
         [("User-Agent", "test/1"), ("X-Request-Id", "id-7"), ("X-Forwarded-For", "198.51.100.1, 10.0.0.1")];
     let answer = server.request("GET", "/api/v1/user?limit=1", &headers, None).await.expect(200);
@@ -69,9 +64,7 @@ async fn one_log_line_per_request() {
 async fn what_the_provider_said_is_in_the_log_only() {
     let server = TestServer::start().await;
     server.store.set(Mood::Fails);
-    let lines = Lines::default();
-    let subscriber = tracing_subscriber::registry().with(lines.clone());
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let lines = Lines::of_this_thread();
     let answer = server.get("/api/v1/user").await.expect(500);
     assert!(!answer.text().contains("secret detail"), "{}", answer.text());
     let line = lines.find(|line| line["level"] == "ERROR");
@@ -82,7 +75,25 @@ async fn what_the_provider_said_is_in_the_log_only() {
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<BTreeMap<String, String>>>>);
 
+thread_local! {
+    /// Where the lines of this thread go: a test and its server are one thread.
+    static LINES: Lines = Lines::default();
+}
+
+/// Hands each line to its thread. There is one subscriber for all tests because tracing forgets about a line for
+/// good when the first thread that comes by has no subscriber of its own, while another test's is the only one.
+struct ToItsThread;
+
 impl Lines {
+    /// What this thread logs from now on.
+    fn of_this_thread() -> Self {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| tracing_subscriber::registry().with(ToItsThread).init());
+        let lines = LINES.with(Self::clone);
+        lines.clear();
+        lines
+    }
+
     fn find(&self, wanted: impl Fn(&BTreeMap<String, String>) -> bool) -> BTreeMap<String, String> {
         let lines = self.0.lock().unwrap();
         let found: Vec<_> = lines.iter().filter(|line| wanted(line)).collect();
@@ -95,7 +106,7 @@ impl Lines {
     }
 }
 
-impl<S: tracing::Subscriber> Layer<S> for Lines {
+impl<S: tracing::Subscriber> Layer<S> for ToItsThread {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         struct Fields(BTreeMap<String, String>);
         impl Visit for Fields {
@@ -108,6 +119,6 @@ impl<S: tracing::Subscriber> Layer<S> for Lines {
         }
         let mut fields = Fields(BTreeMap::from([("level".to_owned(), event.metadata().level().to_string())]));
         event.record(&mut fields);
-        self.0.lock().unwrap().push(fields.0);
+        LINES.with(|lines| lines.0.lock().unwrap().push(fields.0));
     }
 }

@@ -7,8 +7,13 @@ use axum::body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
-use crate::connection::READ_LIMIT;
 use crate::error::ApiError;
+
+/// How long a body may take in all.
+const READ_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long nothing of it may come.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Longest body of an object that is read.
 pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
@@ -29,14 +34,15 @@ pub(crate) async fn read(mut body: Body, limit: usize) -> Result<Vec<u8>, ApiErr
     let read = async {
         let mut limited = Limited::new(&mut body, limit);
         let mut text = Vec::new();
-        while let Some(frame) = limited.frame().await {
+        loop {
+            let next = tokio::time::timeout(STALL_LIMIT, limited.frame()).await;
+            let Some(frame) = next.map_err(|_| ApiError::TooSlow)? else { return Ok(text) };
             match frame {
                 Ok(frame) => text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
                 Err(error) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge { limit }),
                 Err(_) => return Err(ApiError::BadRequest("the body ends early".to_owned())),
             }
         }
-        Ok(text)
     };
     let text = tokio::time::timeout(READ_LIMIT, read).await.unwrap_or(Err(ApiError::TooSlow));
     if matches!(text, Err(ApiError::TooLarge { .. })) {
@@ -74,25 +80,30 @@ mod tests {
 
     use super::*;
 
-    struct Never;
+    /// One byte as often as it says, or never.
+    struct Slow(Option<tokio::time::Interval>);
 
-    impl hyper::body::Body for Never {
+    impl hyper::body::Body for Slow {
         type Data = Bytes;
         type Error = Infallible;
 
         fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Pending
+            let Some(interval) = &mut self.0 else { return Poll::Pending };
+            interval.poll_tick(cx).map(|_| Some(Ok(Frame::data(Bytes::from_static(b" ")))))
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_come_is_given_up() {
-        let started = Instant::now();
-        let answer = read_object::<()>(Body::new(Never)).await;
-        assert!(matches!(answer, Err(ApiError::TooSlow)), "{answer:?}");
-        assert_eq!(started.elapsed().as_secs(), READ_LIMIT.as_secs());
+    async fn a_body_that_does_not_come_or_trickles_is_given_up() {
+        let trickle = tokio::time::interval(Duration::from_secs(20));
+        for (slow, limit) in [(Slow(None), STALL_LIMIT), (Slow(Some(trickle)), READ_LIMIT)] {
+            let started = Instant::now();
+            let answer = read_object::<()>(Body::new(slow)).await;
+            assert!(matches!(answer, Err(ApiError::TooSlow)), "{answer:?}");
+            assert_eq!(started.elapsed().as_secs(), limit.as_secs());
+        }
     }
 }

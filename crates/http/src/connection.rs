@@ -1,4 +1,5 @@
-//! One TCP connection: HTTP/1 with its limits, until the client or the server ends it.
+//! One TCP connection: HTTP/1 with its limits of time, until the client or the server ends it. How many there
+//! may be, and who leaves when there are more, is `places.rs`'s.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,10 +21,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::Site;
+use crate::places::Place;
 
-/// How long a client may take to send a request line with its headers, and again for the body. An idle
-/// connection is closed after the same time.
-pub(crate) const READ_LIMIT: Duration = Duration::from_secs(300);
+/// How long a client may take to send a request line with its headers. The first time counts from the moment
+/// it connects (or, with HTTPS, has shaken hands), later from the first byte.
+const HEAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a connection may be idle between two requests.
+const IDLE_LIMIT: Duration = Duration::from_secs(180);
 
 /// How long a client may take to receive an answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(300);
@@ -32,31 +37,54 @@ const WRITE_LIMIT: Duration = Duration::from_secs(300);
 const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// Serves `stream` until the client leaves, or `shutdown` fires and the request under way is answered.
-pub(crate) async fn serve(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    site: Arc<Site>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    shutdown: CancellationToken,
+) {
     // Small answers must not wait for the acknowledgement of the one before.
     let _best_effort = stream.set_nodelay(true);
-    let Some(tls) = site.tls.clone() else { return serve_http(site, stream, peer, shutdown).await };
-    match shutdown.run_until_cancelled(tls.accept(stream)).await {
-        Some(Ok(stream)) => serve_http(site, stream, peer, shutdown).await,
-        Some(Err(error)) => debug!(sender = "httpd", "no TLS with {peer}: {error}"),
-        None => {}
+    let served = async {
+        let Some(tls) = site.tls.clone() else {
+            return serve_http(site, stream, peer, &place, shutdown).await;
+        };
+        match shutdown.run_until_cancelled(tls.accept(stream)).await {
+            Some(Ok(stream)) => serve_http(site, stream, peer, &place, shutdown).await,
+            Some(Err(error)) => debug!(sender = "httpd", "no TLS with {peer}: {error}"),
+            None => {}
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = place.ousted() => debug!(sender = "httpd", "connection from {peer} gives its place to another"),
     }
 }
 
-async fn serve_http<S>(site: Arc<Site>, stream: S, peer: SocketAddr, shutdown: CancellationToken)
-where
+async fn serve_http<S>(
+    site: Arc<Site>,
+    stream: S,
+    peer: SocketAddr,
+    place: &Place,
+    shutdown: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let stream = HeadDeadline::new(WriteDeadline::new(stream, WRITE_LIMIT), HEAD_LIMIT, place.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let site = Arc::clone(&site);
-        async move { Ok::<_, Infallible>(site.respond(peer, request.map(Body::new)).await) }
+        let (site, turn) = (Arc::clone(&site), place.begin());
+        async move {
+            let answer = site.respond(peer, request.map(|body| Body::new(turn.receive(body)))).await;
+            Ok::<_, Infallible>(answer.map(|body| turn.answer(body)))
+        }
     });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(READ_LIMIT)
+            .header_read_timeout(IDLE_LIMIT)
             .max_header_size(MAX_HEADER_BYTES)
-            .serve_connection(TokioIo::new(WriteDeadline::new(stream, WRITE_LIMIT)), service)
+            .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -139,11 +167,81 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
     }
 }
 
+/// A stream whose writer must send the head of a request within a limit: hyper's own runs while a connection is
+/// idle as well.
+struct HeadDeadline<S> {
+    stream: S,
+    limit: Duration,
+    place: Place,
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Requests whose heads have come.
+    heads: u64,
+}
+
+impl<S> HeadDeadline<S> {
+    fn new(stream: S, limit: Duration, place: Place) -> Self {
+        Self { stream, limit, place, deadline: None, heads: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for HeadDeadline<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let begun = self.place.begun();
+        if begun != self.heads {
+            (self.heads, self.deadline) = (begun, None);
+        }
+        // Bytes that come while a request is answered are its body's, which has a limit of its own.
+        let is_head = !self.place.is_in_request() && (begun == 0 || buf.filled().len() > before);
+        if is_head && self.deadline.is_none() {
+            self.deadline = Some(Box::pin(sleep(self.limit)));
+        }
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HeadDeadline<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
+    use crate::places::Places;
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_stops_ends_the_connection() {
@@ -178,5 +276,31 @@ mod tests {
             stream.flush().await.unwrap();
         }
         reader.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_head_of_a_request_has_its_time_and_an_idle_connection_more() {
+        let places = Places::new(Vec::new());
+        let place = places.take("192.0.2.1".parse().unwrap()).await.unwrap();
+        let (ours, mut theirs) = duplex(1024);
+        let mut stream = HeadDeadline::new(ours, HEAD_LIMIT, place.clone());
+        let mut buf = [0; 64];
+        theirs.write_all(b"GET").await.unwrap();
+        assert_eq!(stream.read(&mut buf).await.unwrap(), 3);
+        let turn = place.begin();
+        theirs.write_all(b"a body").await.unwrap();
+        sleep(2 * HEAD_LIMIT).await;
+        assert_eq!(stream.read(&mut buf).await.unwrap(), 6, "a body has another limit");
+        drop(turn);
+        let idle = tokio::time::timeout(3 * HEAD_LIMIT, stream.read(&mut buf)).await;
+        assert!(idle.is_err(), "{idle:?}");
+        theirs.write_all(b"G").await.unwrap();
+        assert_eq!(stream.read(&mut buf).await.unwrap(), 1);
+        let failure = stream.read(&mut buf).await.unwrap_err();
+        assert_eq!(failure.kind(), io::ErrorKind::TimedOut);
+        let (silent, _theirs) = duplex(1024);
+        let place = places.take("192.0.2.1".parse().unwrap()).await.unwrap();
+        let failure = HeadDeadline::new(silent, HEAD_LIMIT, place).read(&mut buf).await.unwrap_err();
+        assert_eq!(failure.kind(), io::ErrorKind::TimedOut, "who never says a word");
     }
 }

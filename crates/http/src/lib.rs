@@ -22,6 +22,7 @@ mod headers;
 mod json_text;
 mod listener;
 mod metrics;
+mod places;
 mod process;
 mod request_log;
 mod routes;
@@ -44,12 +45,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::auth::Gate;
 use crate::backups::Backups;
 use crate::client::Client;
 use crate::guard::Guard;
+use crate::places::Places;
 use crate::request_log::RequestLog;
 use crate::state::AppState;
 use crate::tls::Tls;
@@ -61,10 +63,6 @@ pub use crate::guard::Origin;
 pub use crate::listener::BindError;
 pub use crate::state::{Parts, VersionInfo};
 pub use crate::tls::TlsError;
-
-/// Connections served at a time; more wait in the listener's queue. With the limits of a request this bounds
-/// the memory that clients can take.
-const MAX_CONNECTIONS: usize = 256;
 
 /// How long requests under way may take once the server is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -142,17 +140,23 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { listener, addr, site } = self;
         info!(sender = "httpd", "listening on {addr}");
+        let places = Places::new(site.trusted_proxies.clone());
         let mut connections = JoinSet::new();
         let watch = tokio::spawn(Arc::clone(&site).watch_files(shutdown.clone()));
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(_) = connections.join_next() => {}
-                accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                    Ok((stream, peer)) => {
-                        let site = Arc::clone(&site);
-                        connections.spawn(connection::serve(site, stream, peer, shutdown.clone()));
-                    }
+                accepted = listener.accept() => match accepted {
+                    // While there is no place, others wait in the listener's queue.
+                    Ok((stream, peer)) => match shutdown.run_until_cancelled(places.take(peer.ip())).await {
+                        Some(Some(place)) => {
+                            let site = Arc::clone(&site);
+                            connections.spawn(connection::serve(site, stream, peer, place, shutdown.clone()));
+                        }
+                        Some(None) => debug!(sender = "httpd", "too many connections of {peer} are at work"),
+                        None => break,
+                    },
                     Err(error) => accept_failed(&error).await,
                 },
             }

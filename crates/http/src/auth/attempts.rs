@@ -6,12 +6,14 @@
 //! with twenty requests at once is not refused.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::places::network;
 
 /// Failures within [`WINDOW`] after which an address has to wait.
 pub(crate) const MAX_FAILURES: usize = 10;
@@ -124,14 +126,6 @@ fn make_room(all: &mut HashMap<IpAddr, Address>, now: Instant) {
         && let Some(quiet) = resting.min_by_key(|(_, address)| address.failures.last()).map(|(ip, _)| *ip)
     {
         all.remove(&quiet);
-    }
-}
-
-/// What counts as one address: whoever has one IPv6 address has its whole /64.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidegate_http::{BindError, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{Mood, Options, Store, TestServer, parts, settings, user_body};
 
@@ -242,6 +242,65 @@ async fn a_connection_serves_many_requests() {
         }
         assert!(answer.starts_with(b"HTTP/1.1 301 "), "{}", String::from_utf8_lossy(&answer));
     }
+}
+
+/// Linux has the whole of 127.0.0.0/8 as addresses.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_that_say_nothing_kept_everybody_else_out() {
+    let server = TestServer::start().await;
+    let connect = async |last: u8| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+        socket.connect(server.addr).await.unwrap()
+    };
+    let mut browser = connect(2).await;
+    let mut ask = async || {
+        browser.write_all(b"GET /web HTTP/1.1\r\nHost: localhost\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(browser.read_u8().await?);
+        }
+        std::io::Result::Ok(answer.starts_with(b"HTTP/1.1 301 "))
+    };
+    assert!(ask().await.unwrap());
+    // A few words are no request, and a body that does not come is none either.
+    let words: [&[u8]; 3] = [
+        b"",
+        b"GET /web HTTP/1.1\r\nX",
+        b"POST /api/v1/user HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{",
+    ];
+    let mut silent = Vec::new();
+    for number in 0..400_usize {
+        let mut stream = connect(3 + u8::try_from(number / 50).unwrap()).await;
+        stream.write_all(words[number % 3]).await.unwrap();
+        silent.push(stream);
+    }
+    let started = Instant::now();
+    server.get("/api/v1/version").await.expect(200);
+    assert!(ask().await.unwrap(), "a connection that was used before goes on");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let mut first = silent.swap_remove(0);
+    let closed = tokio::time::timeout(Duration::from_secs(5), first.read_to_end(&mut Vec::new())).await;
+    assert!(closed.is_ok(), "who has been silent for longest leaves");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_address_has_a_part_of_the_connections() {
+    let server = TestServer::start().await;
+    let mut own = Vec::new();
+    for _ in 0..70 {
+        own.push(TcpStream::connect(server.addr).await.unwrap());
+    }
+    server.get("/api/v1/version").await.expect(200);
+    let mut left = 0;
+    for stream in &mut own {
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(Duration::from_millis(20), stream.read_to_end(&mut rest));
+        left += usize::from(read.await.is_ok());
+    }
+    assert_eq!(left, 7, "64 stay, the request's own among them");
 }
 
 #[tokio::test]

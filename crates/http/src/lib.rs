@@ -16,6 +16,7 @@ mod body;
 mod client;
 pub mod config;
 mod connection;
+pub mod csv;
 mod error;
 mod guard;
 mod headers;

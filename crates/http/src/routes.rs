@@ -48,6 +48,7 @@ pub(crate) fn table() -> Vec<Route> {
         row("GET",              "/web/dashboard",               Page, get(web::dashboard::page)),
         row("GET",              "/web/dashboard/live",          Page, get(web::dashboard::live)),
         row("GET, POST",        "/web/users",                   Page, get(web::users::list).post(web::users::act)),
+        row("GET",              "/web/users/export.csv",        Page, get(web::export::users)),
         row("GET, POST",        "/web/user",                    Page, get(web::user::blank).post(web::user::add)),
         row("POST",             "/web/user/check",              Page, post(web::user::check)),
         row("GET, POST",        "/web/user/{id}",               Page, get(web::user::edit).post(web::user::update)),

@@ -8,5 +8,5 @@ pub(crate) mod dump;
 pub(crate) mod info;
 mod query;
 pub(crate) mod quota;
-mod types;
+pub(crate) mod types;
 pub(crate) mod users;

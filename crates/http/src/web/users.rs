@@ -24,6 +24,7 @@ use crate::web::pages::View;
 use crate::web::{access, text};
 
 const PATH: &str = "/web/users";
+const EXPORT_PATH: &str = "/web/users/export.csv";
 const SIZES: [u32; 4] = [10, 25, 50, 100];
 const DEFAULT_SIZE: u32 = 25;
 
@@ -44,7 +45,7 @@ const SORTS: [(UserSort, &str, bool); 6] = [
 
 /// What part of the list is wanted. A value that makes no sense is as good as none.
 #[derive(Debug, Clone, PartialEq)]
-struct Wanted {
+pub(super) struct Wanted {
     text: String,
     status: Option<UserStatus>,
     sort: UserSort,
@@ -55,7 +56,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(query: &Form) -> Self {
+    pub(super) fn read(query: &Form) -> Self {
         let sort = SORTS.iter().find(|(_, key, _)| *key == query.text("sort")).unwrap_or(&SORTS[0]);
         let size = query.first("size").or(query.first("qlimit")).and_then(|size| size.parse().ok());
         Self {
@@ -76,7 +77,7 @@ impl Wanted {
         }
     }
 
-    fn query(&self) -> UserQuery {
+    pub(super) fn query(&self) -> UserQuery {
         UserQuery {
             text: Some(self.text.clone()).filter(|text| !text.is_empty()),
             status: self.status,
@@ -110,6 +111,14 @@ impl Wanted {
             pairs.push(format!("page={}", self.page));
         }
         if pairs.is_empty() { PATH.to_owned() } else { format!("{PATH}?{}", pairs.join("&")) }
+    }
+
+    /// The address of the file with all that the list finds.
+    fn export_href(&self) -> String {
+        let href = self.href_with(|other| {
+            (other.sort, other.descending, other.size) = (UserSort::Username, false, DEFAULT_SIZE);
+        });
+        href.replacen(PATH, EXPORT_PATH, 1)
     }
 
     fn href_with(&self, change: impl FnOnce(&mut Self)) -> String {
@@ -302,7 +311,7 @@ async fn show(
             more_failures => failures.len().saturating_sub(MAX_FAILURES),
             q => wanted.text.clone(), status => wanted.status.map_or("", status_key),
             sort, order => if wanted.descending { "desc" } else { "asc" }, size => wanted.size,
-            sizes => SIZES.to_vec(), here => wanted.href(), heads => wanted.heads(),
+            sizes => SIZES.to_vec(), here => wanted.href(), export => wanted.export_href(), heads => wanted.heads(),
             rows => Serde(rows), total => page.total,
             first => first + 1, last => first + page.users.len() as u64,
             numbers, pages => last,
@@ -478,6 +487,8 @@ mod tests {
             assert_eq!(wanted(nonsense), wanted(""), "{nonsense}");
         }
         assert_eq!(wanted("page=4294967295&size=100").query().offset, u32::MAX);
+        let export = wanted("q=x%26&status=active&sort=last_login&size=100&page=7").export_href();
+        assert_eq!(export, "/web/users/export.csv?q=x%26&status=active");
     }
 
     #[test]

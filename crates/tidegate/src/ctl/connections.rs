@@ -40,7 +40,7 @@ pub(super) async fn run(client: &Client, command: &Connections, output: Output) 
             let connections = client.get("connection", &[]).await?;
             match output {
                 Output::Json => say(&table::json(&connections)),
-                Output::Table => say(&listed(&connections, &Speeds::default())),
+                Output::Table | Output::Csv => say(&listed(&connections, &Speeds::default())),
             }
         }
         Connections::List { watch: true, interval } => {
@@ -73,7 +73,7 @@ async fn watch(client: &Client, interval: Duration, output: Output) -> Result<()
         let connections = client.get("connection", &[]).await?;
         match output {
             Output::Json => say(&format!("{connections}\n"))?,
-            Output::Table => {
+            Output::Table | Output::Csv => {
                 speeds.note(&connections);
                 // Home and clear, on a terminal; elsewhere a list after the other.
                 let again = if std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" };

@@ -87,6 +87,8 @@ enum Output {
     Table,
     /// As the API answers, indented
     Json,
+    /// Comma separated values, of `users list` only
+    Csv,
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,6 +163,9 @@ pub(crate) fn run(args: &CtlArgs) -> ExitCode {
 async fn dispatch(args: &CtlArgs) -> Result<(), Failure> {
     let client = Client::new(args, Duration::from_secs(args.timeout))?;
     let output = args.output;
+    if output == Output::Csv && !matches!(args.command, Group::Users(users::Users::List { .. })) {
+        return Err(Failure::Usage("only users list can be written as comma separated values".to_owned()));
+    }
     match &args.command {
         Group::Users(command) => users::run(&client, command, output).await,
         Group::Connections(command) => connections::run(&client, command, output).await,
@@ -187,6 +192,8 @@ fn say(text: &str) -> Result<(), Failure> {
 fn say_answer(answer: &Value, output: Output) -> Result<(), Failure> {
     match output {
         Output::Json => say(&table::json(answer)),
-        Output::Table => say(&format!("{}\n", table::clean(answer["message"].as_str().unwrap_or("done")))),
+        Output::Table | Output::Csv => {
+            say(&format!("{}\n", table::clean(answer["message"].as_str().unwrap_or("done"))))
+        }
     }
 }

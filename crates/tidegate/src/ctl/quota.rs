@@ -44,7 +44,7 @@ pub(super) async fn run(client: &Client, command: &Quota, output: Output) -> Res
             let none = scans.as_array().is_none_or(Vec::is_empty);
             match output {
                 Output::Json => say(&table::json(&scans))?,
-                Output::Table => say(&listed(&scans))?,
+                Output::Table | Output::Csv => say(&listed(&scans))?,
             }
             if !*watch || none {
                 return Ok(());
@@ -63,7 +63,7 @@ pub(super) async fn run(client: &Client, command: &Quota, output: Output) -> Res
             let number = |key: &str| user[key].as_i64().unwrap_or_default();
             match output {
                 Output::Json => say(&table::json(&user)),
-                Output::Table => say(&format!(
+                Output::Table | Output::Csv => say(&format!(
                     "{}: {} files, {}\n",
                     clean(username),
                     number("used_quota_files"),

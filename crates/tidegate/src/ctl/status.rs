@@ -29,7 +29,7 @@ pub(super) async fn status(client: &Client, output: Output) -> Result<(), Failur
             "transfers": transfers,
             "quota_scans": scans,
         })))?,
-        Output::Table => say(&format!(
+        Output::Table | Output::Csv => say(&format!(
             "server       Tidegate {version}\nprovider     {}\nconnections  {}\ntransfers    {transfers}\nscans        {scans}\n",
             provider.as_ref().map_or("does not work", |_| "works"),
             connections.len(),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
+use tidegate_http::csv;
 
 use super::client::{Client, first_line};
 use super::table::{Table, clean, date, of_limit, size, time};
@@ -18,6 +19,8 @@ const PAGE: u64 = 500;
 #[derive(Debug, Subcommand)]
 pub(super) enum Users {
     /// List users by name
+    ///
+    /// With --output csv for spreadsheets: what a name could do there as a formula is prevented.
     #[command(visible_alias = "ls")]
     List {
         /// At most so many; all of them unless given
@@ -160,7 +163,9 @@ pub(super) async fn run(client: &Client, command: &Users, output: Output) -> Res
             let user = client.change(Method::POST, "user", &[], Some(&Value::Object(body))).await?;
             match output {
                 Output::Json => say(&table::json(&user)),
-                Output::Table => say(&format!("user {} added, id {}\n", clean(name), user["id"])),
+                Output::Table | Output::Csv => {
+                    say(&format!("user {} added, id {}\n", clean(name), user["id"]))
+                }
             }
         }
         Users::Update { which, fields } => {
@@ -222,9 +227,11 @@ async fn list(
     output: Output,
 ) -> Result<(), Failure> {
     let mut users = Vec::new();
-    let wanted = limit.unwrap_or(u64::MAX);
+    let (mut have, wanted) = (0, limit.unwrap_or(u64::MAX));
+    if output == Output::Csv {
+        say(&csv::header())?;
+    }
     loop {
-        let have = users.len() as u64;
         let (page, at) = (PAGE.min(wanted - have), (offset + have).to_string());
         if page == 0 {
             break;
@@ -232,11 +239,20 @@ async fn list(
         let order = if descending { "DESC" } else { "ASC" };
         let query = [("limit", &*page.to_string()), ("offset", &at), ("order", order)];
         let Value::Array(more) = client.get("user", &query).await? else { break };
-        let last = (more.len() as u64) < page;
-        users.extend(more);
-        if last {
+        let count = more.len() as u64;
+        have += count;
+        if output == Output::Csv {
+            // Written at once, so that many users need no memory.
+            say(&more.iter().map(csv::user).collect::<String>())?;
+        } else {
+            users.extend(more);
+        }
+        if count < page {
             break;
         }
+    }
+    if output == Output::Csv {
+        return Ok(());
     }
     if output == Output::Json {
         return say(&table::json(&Value::Array(users)));

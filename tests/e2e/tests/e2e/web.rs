@@ -135,3 +135,48 @@ fn statuses_without_a_browser() {
     let foreign = [("Content-Type", "application/x-www-form-urlencoded"), ("Origin", "http://evil.example")];
     request(server.http_port, "POST", "/web/user", &foreign, Some(&bob)).expect(403);
 }
+
+/// What spreadsheets would run or take apart is neither in the file of the pages nor in that of the command line.
+#[test]
+fn a_name_was_a_formula_in_a_spreadsheet() {
+    let server = TestServer::start();
+    for name in ["anna", "=cmd|'C calc'!A0", "-2+3", "@x", "+\"a\",b;c", HOSTILE, "\t=1\r\n=2"] {
+        let body = json!({"username": name, "status": 1, "home_dir": "/srv/x", "password": "$6$a$b",
+            "permissions": {"/": ["*"]}, "filters": {"allowed_ip": ["10.0.0.0/8"], "denied_ip": []}});
+        server.rest("POST", "/api/v1/user", Some(&body)).expect(200);
+    }
+    let get = |query: &str| {
+        request(server.http_port, "GET", &format!("/web/users/export.csv{query}"), &[], None).expect(200)
+    };
+    let file = get("");
+    assert_eq!(file.header("content-type").as_deref(), Some("text/csv; charset=utf-8; header=present"));
+    let disposition = file.header("content-disposition").unwrap();
+    assert!(disposition.starts_with("attachment; filename=\"users-20"), "{disposition}");
+    assert_eq!(file.header("cache-control").as_deref(), Some("no-store"));
+    let read = "import csv,json,sys; print(json.dumps(list(csv.DictReader(sys.stdin))))";
+    let rows = |text: &str| -> Vec<serde_json::Value> {
+        let parsed = Tool::new("python3", "python3").args(["-c", read]).input(text).ok();
+        serde_json::from_str(&parsed).unwrap()
+    };
+    let parsed = rows(&file.body);
+    let mut names: Vec<_> = parsed.iter().map(|row| row["username"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    let hostile = HOSTILE.replace('\u{202e}', "U+202E").replace('\u{7}', "U+0007");
+    let mut want =
+        ["'+\"a\",b;c", "'-2+3", "'=cmd|'C calc'!A0", "'@x", "'U+0009=1U+000DU+000A=2", &hostile, "anna"];
+    want.sort_unstable();
+    assert_eq!(names, want);
+    assert_eq!(parsed[0]["allowed_ip"], "10.0.0.0/8");
+    assert_eq!(file.body.matches("\r\n").count(), 8, "a line for each and the header: {}", file.body);
+    assert!(!file.body.contains("$6$"), "no password leaves the server");
+    let found = rows(&get("?q=ANN&status=active").body);
+    assert_eq!((found.len(), &found[0]["username"]), (1, &json!("anna")));
+    assert_eq!(rows(&get("?q=ann&status=inactive").body).len(), 0);
+
+    let url = format!("http://127.0.0.1:{}", server.http_port);
+    let ctl =
+        |args: &[&str]| Tool::new(binary(), "tidegate").args(["ctl", "--url", &url]).args(args.to_vec());
+    assert_eq!(ctl(&["users", "list", "--output", "csv"]).ok(), file.body);
+    let refused = ctl(&["status", "--output", "csv"]).run();
+    assert_eq!(refused.code, Some(1), "{}", refused.report());
+}

@@ -2,9 +2,11 @@
 //!
 //! The form of a dump, the file that it is in and the scans that may follow belong to who asks; here are its
 //! users and the rules. A dump is put back one user after the other, as if each had been sent alone, and the
-//! first one that cannot be stored ends it.
+//! first one that cannot be stored ends it. Neither a restore nor a preview needs all users at once: they come in
+//! any number of parts, and of those that were there little more than the names is kept.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
 use crate::accounts::check_parameters;
@@ -122,54 +124,45 @@ impl Accounts {
     /// # Errors
     ///
     /// [`AccountError::Disabled`] if it would be refused, or what the provider says.
-    pub async fn preview(&self, users: &[UserDraft]) -> Result<RestorePreview, AccountError> {
+    pub async fn preview(&self, users: Vec<UserDraft>) -> Result<RestorePreview, AccountError> {
+        let mut preview = self.previewing()?;
+        preview.add(users).await?;
+        Ok(preview.into_preview())
+    }
+
+    /// Begins to look at a dump that comes in parts.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Disabled`] if a restore would be refused.
+    pub fn previewing(&self) -> Result<Previewing, AccountError> {
         self.check_managed()?;
-        let mut preview = RestorePreview::default();
-        // A name that a dump has twice is compared with what its first user leaves there.
-        let mut known: HashMap<String, User> = HashMap::new();
-        for (batch, drafts) in users.chunks(BATCH).enumerate() {
-            let names = drafts.iter().map(|draft| draft.username.clone());
-            let names: Vec<_> = names.filter(|name| !known.contains_key(name)).collect();
-            let stored = self.store.users_by_name(&names).await?;
-            known.extend(stored.into_iter().map(|user| (user.username.clone(), user)));
-            for (index, draft) in drafts.iter().enumerate() {
-                let username = draft.username.clone();
-                let index = batch * BATCH + index;
-                let before = known.get(&username);
-                let user = match self.validated(draft.clone(), before) {
-                    Ok(user) => user,
-                    Err(problem) => {
-                        preview.invalid.push(UnusableUser { index, username, problem });
-                        continue;
-                    }
-                };
-                match before.map(|before| differences(before, &user)) {
-                    None => preview.added.push(username.clone()),
-                    Some(fields) if fields.is_empty() => preview.unchanged.push(username.clone()),
-                    Some(fields) => preview.changed.push(ChangedUser { username: username.clone(), fields }),
-                }
-                known.insert(username, user);
-            }
-        }
-        Ok(preview)
+        let accounts = self.clone();
+        Ok(Previewing {
+            accounts,
+            next: 0,
+            known: HashMap::new(),
+            state: RandomState::new(),
+            seen: RestorePreview::default(),
+        })
     }
 
     /// Stores these users one after the other, each by the rules for a user that is sent: new ones are added,
     /// open sessions of the others follow, hooks are told. Accounts that are not named stay. Ends at the first
     /// user that cannot be stored.
     pub async fn restore(&self, users: Vec<UserDraft>, mode: RestoreMode) -> RestoreReport {
-        let mut report = RestoreReport::default();
-        for (index, draft) in users.into_iter().enumerate() {
-            let username = draft.username.clone();
-            match self.restore_one(draft, mode).await {
-                Ok(user) => report.done.push(user),
-                Err(error) => {
-                    report.failure = Some(RestoreFailure { index, username, error });
-                    break;
-                }
+        let mut restoring = self.restoring(mode);
+        for user in users {
+            if !restoring.next(user).await {
+                break;
             }
         }
-        report
+        restoring.into_report()
+    }
+
+    /// Begins to restore a dump that comes in parts.
+    pub fn restoring(&self, mode: RestoreMode) -> Restoring {
+        Restoring { accounts: self.clone(), mode, report: RestoreReport::default() }
     }
 
     async fn restore_one(&self, draft: UserDraft, mode: RestoreMode) -> Result<RestoredUser, AccountError> {
@@ -187,7 +180,8 @@ impl Accounts {
         if let (Some(before), RestoreMode::KeepExisting) = (&before, mode) {
             return Ok(restored(before, RestoreOutcome::Kept));
         }
-        let mut user = self.validated(draft, before.as_ref())?;
+        let has_password = before.as_ref().is_some_and(|before| before.password == draft.password);
+        let mut user = self.validated(draft, has_password)?;
         user.password = self.hashed(user.password).await?;
         match before {
             Some(before) => {
@@ -205,35 +199,155 @@ impl Accounts {
         }
     }
 
-    fn validated(&self, draft: UserDraft, before: Option<&User>) -> Result<User, InvalidUser> {
+    fn validated(&self, draft: UserDraft, has_password: bool) -> Result<User, InvalidUser> {
         // A hash that is there already is no reason to refuse the rest.
-        if before.is_none_or(|before| before.password != draft.password) {
+        if !has_password {
             check_parameters(&draft.password)?;
         }
         draft.validate(self.config.users_base_dir.as_deref())
     }
 }
 
-/// The settings in which two accounts differ. A password that is not hashed yet always does.
-fn differences(before: &User, after: &User) -> Vec<&'static str> {
-    let networks = |user: &User| (user.filters.allowed().to_vec(), user.filters.denied().to_vec());
-    [
-        ("status", before.active != after.active),
-        ("expiration_date", before.expiration_date != after.expiration_date),
-        ("password", before.password != after.password),
-        ("public_keys", before.public_keys != after.public_keys),
-        ("home_dir", before.home_dir != after.home_dir),
-        ("uid", before.uid != after.uid),
-        ("gid", before.gid != after.gid),
-        ("max_sessions", before.max_sessions != after.max_sessions),
-        ("quota_size", before.quota_size != after.quota_size),
-        ("quota_files", before.quota_files != after.quota_files),
-        ("permissions", before.permissions != after.permissions),
-        ("upload_bandwidth", before.upload_bandwidth != after.upload_bandwidth),
-        ("download_bandwidth", before.download_bandwidth != after.download_bandwidth),
-        ("filters", networks(before) != networks(after)),
-    ]
-    .into_iter()
-    .filter_map(|(field, differs)| differs.then_some(field))
-    .collect()
+/// A restore on its way: [`Accounts::restoring`].
+pub struct Restoring {
+    accounts: Accounts,
+    mode: RestoreMode,
+    report: RestoreReport,
+}
+
+impl Restoring {
+    /// Stores the next user; whether it could be stored. After one that could not, nothing more is.
+    pub async fn next(&mut self, draft: UserDraft) -> bool {
+        if self.report.failure.is_some() {
+            return false;
+        }
+        let (index, username) = (self.report.done.len(), draft.username.clone());
+        match self.accounts.restore_one(draft, self.mode).await {
+            Ok(user) => self.report.done.push(user),
+            Err(error) => self.report.failure = Some(RestoreFailure { index, username, error }),
+        }
+        self.report.failure.is_none()
+    }
+
+    /// What was done.
+    pub fn into_report(self) -> RestoreReport {
+        self.report
+    }
+}
+
+/// A look at a dump on its way: [`Accounts::previewing`].
+pub struct Previewing {
+    accounts: Accounts,
+    /// The number of the next user.
+    next: usize,
+    /// A name that a dump has twice is compared with what its first user leaves there.
+    known: HashMap<String, Settings>,
+    state: RandomState,
+    seen: RestorePreview,
+}
+
+impl Previewing {
+    /// Looks at the next users.
+    ///
+    /// # Errors
+    ///
+    /// What the provider says.
+    pub async fn add(&mut self, users: Vec<UserDraft>) -> Result<(), AccountError> {
+        let mut users = users.into_iter().peekable();
+        while users.peek().is_some() {
+            let drafts: Vec<_> = users.by_ref().take(BATCH).collect();
+            let names = drafts.iter().map(|draft| draft.username.clone());
+            let names: Vec<_> = names.filter(|name| !self.known.contains_key(name)).collect();
+            let mut stored = HashMap::new();
+            for user in self.accounts.store.users_by_name(&names).await? {
+                stored.insert(user.username.clone(), Settings::of(&user, &self.state));
+            }
+            for draft in drafts {
+                let username = draft.username.clone();
+                let (index, before) =
+                    (self.next, self.known.get(&username).or_else(|| stored.get(&username)));
+                self.next += 1;
+                let password = self.state.hash_one(&draft.password);
+                let has_password = before.is_some_and(|before| before.password() == password);
+                let after = match self.accounts.validated(draft, has_password) {
+                    Ok(user) => Settings::of(&user, &self.state),
+                    Err(problem) => {
+                        self.seen.invalid.push(UnusableUser { index, username, problem });
+                        continue;
+                    }
+                };
+                match before.map(|before| before.differences(&after)) {
+                    None => self.seen.added.push(username.clone()),
+                    Some(fields) if fields.is_empty() => self.seen.unchanged.push(username.clone()),
+                    Some(fields) => {
+                        self.seen.changed.push(ChangedUser { username: username.clone(), fields })
+                    }
+                }
+                self.known.insert(username, after);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a restore would do.
+    pub fn into_preview(self) -> RestorePreview {
+        self.seen
+    }
+}
+
+/// The settings of an account, of each only its digest: enough to see which ones differ.
+struct Settings([u64; SETTINGS.len()]);
+
+/// As the API names them.
+const SETTINGS: [&str; 14] = [
+    "status",
+    "expiration_date",
+    "password",
+    "public_keys",
+    "home_dir",
+    "uid",
+    "gid",
+    "max_sessions",
+    "quota_size",
+    "quota_files",
+    "permissions",
+    "upload_bandwidth",
+    "download_bandwidth",
+    "filters",
+];
+
+impl Settings {
+    fn of(user: &User, state: &RandomState) -> Self {
+        fn digest(state: &RandomState, setting: impl Hash) -> u64 {
+            state.hash_one(setting)
+        }
+        let permissions: Vec<_> =
+            user.permissions.iter().map(|(dir, perms)| (dir.to_string(), perms)).collect();
+        Self([
+            digest(state, user.active),
+            digest(state, user.expiration_date),
+            digest(state, &user.password),
+            digest(state, &user.public_keys),
+            digest(state, &user.home_dir),
+            digest(state, user.uid),
+            digest(state, user.gid),
+            digest(state, user.max_sessions),
+            digest(state, user.quota_size),
+            digest(state, user.quota_files),
+            digest(state, permissions),
+            digest(state, user.upload_bandwidth),
+            digest(state, user.download_bandwidth),
+            digest(state, (user.filters.allowed(), user.filters.denied())),
+        ])
+    }
+
+    fn password(&self) -> u64 {
+        self.0[2]
+    }
+
+    /// The settings in which two accounts differ. A password that is not hashed yet always does.
+    fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let pairs = SETTINGS.iter().zip(self.0.iter().zip(&other.0));
+        pairs.filter_map(|(setting, (one, other))| (one != other).then_some(*setting)).collect()
+    }
 }

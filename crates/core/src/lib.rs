@@ -39,8 +39,8 @@ mod user_store;
 pub use accounts::{AccountError, Accounts, AccountsConfig, BulkOutcome};
 pub use auth::{Attempt, AuthError, Authenticator, LoginMethod};
 pub use backup::{
-    ChangedUser, RestoreFailure, RestoreMode, RestoreOutcome, RestorePreview, RestoreReport, RestoredUser,
-    UnusableUser,
+    ChangedUser, Previewing, RestoreFailure, RestoreMode, RestoreOutcome, RestorePreview, RestoreReport,
+    RestoredUser, Restoring, UnusableUser,
 };
 pub use child::{SystemPlace, SystemRun, SystemStream};
 pub use config_error::ConfigError;

@@ -9,7 +9,7 @@ use std::ops::BitOr;
 use tidegate_vfs::VPath;
 
 /// A set of permissions.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Perms(u16);
 
 /// Every permission with the token that names it in configuration, database and API.

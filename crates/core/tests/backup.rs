@@ -36,7 +36,7 @@ async fn a_preview_tells_what_would_change_and_changes_nothing() {
     dear.username = "dear".into();
     dear.password = "$2a$31$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234".into();
 
-    let preview = house.accounts.preview(&[same, other.clone(), new.clone(), new, bad, dear, other]).await;
+    let preview = house.accounts.preview(vec![same, other.clone(), new.clone(), new, bad, dear, other]).await;
     let preview = preview.unwrap();
     assert_eq!(
         preview.unchanged,
@@ -89,7 +89,7 @@ async fn a_backup_is_whole_or_fails() {
     assert_eq!(house.accounts.backup().await.unwrap()[0].password, "$6$nobody$knows");
     house.store.away.store(true, Ordering::Relaxed);
     assert!(matches!(house.accounts.backup().await, Err(AccountError::Store(_))));
-    assert!(matches!(house.accounts.preview(&[UserDraft::default()]).await, Err(AccountError::Store(_))));
+    assert!(matches!(house.accounts.preview(vec![UserDraft::default()]).await, Err(AccountError::Store(_))));
     let report = house.accounts.restore(vec![UserDraft::default()], RestoreMode::Replace).await;
     assert!(matches!(report.failure.unwrap().error, AccountError::Store(_)));
 }

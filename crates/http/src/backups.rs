@@ -7,13 +7,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::{Body, Bytes};
 use tidegate_vfs::{File, FsError, LocalIo, LocalStorage, OpenOptions, Owner, Storage, Target, VPath};
-use tokio::io::AsyncReadExt;
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 
-use crate::api::dump::MAX_DUMP_BYTES;
+use crate::api::source::{MAX_DUMP_BYTES, Source};
 use crate::error::ApiError;
 
 /// Bodies with dumps that are received at the same time, each in memory.
@@ -26,6 +26,32 @@ pub(crate) struct Backups {
     io: LocalIo,
     turn: Mutex<()>,
     bodies: Semaphore,
+    progress: Arc<Progress>,
+}
+
+/// How far a restore is.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    done: AtomicUsize,
+    /// 0 while none runs.
+    total: AtomicUsize,
+}
+
+/// A restore that runs, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Running(Arc<Progress>);
+
+impl Running {
+    /// Notes how many users are done.
+    pub(crate) fn done(&self, count: usize) {
+        self.0.done.store(count, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.total.store(0, Ordering::Relaxed);
+    }
 }
 
 /// Why a file cannot be read as a dump.
@@ -35,7 +61,7 @@ pub(crate) enum ReadError {
     Missing,
     /// It is something else than a file.
     NotAFile,
-    /// It is so long, which is more than [`MAX_DUMP_BYTES`].
+    /// It is so long, which is more than a dump from elsewhere may have ([`MAX_DUMP_BYTES`]).
     TooLong(u64),
     /// The system refuses.
     Io(io::Error),
@@ -44,7 +70,13 @@ pub(crate) enum ReadError {
 impl Backups {
     /// Backups go to `dir`, which is made when the first one is written.
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, io: LocalIo::default(), turn: Mutex::default(), bodies: Semaphore::new(BODIES) }
+        Self {
+            dir,
+            io: LocalIo::default(),
+            turn: Mutex::default(),
+            bodies: Semaphore::new(BODIES),
+            progress: Arc::default(),
+        }
     }
 
     /// The directory.
@@ -55,6 +87,28 @@ impl Backups {
     /// Waits for the right to hold all users in memory: one backup or restore at a time.
     pub(crate) async fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().await
+    }
+
+    /// Begins a restore of so many users, for [`Backups::progress`]. Call it when it is one's turn.
+    pub(crate) fn running(&self, total: usize) -> Running {
+        self.progress.done.store(0, Ordering::Relaxed);
+        self.progress.total.store(total, Ordering::Relaxed);
+        Running(Arc::clone(&self.progress))
+    }
+
+    /// How many users the restore that runs has done, and of how many; `None` if none runs.
+    pub(crate) fn progress(&self) -> Option<(usize, usize)> {
+        let total = self.progress.total.load(Ordering::Relaxed);
+        (total > 0).then(|| (self.progress.done.load(Ordering::Relaxed).min(total), total))
+    }
+
+    /// Opens the file at `path` as a dump: of any size in this directory, else of a limited one. It must be an
+    /// ordinary file: a pipe or a device could keep us for ever.
+    pub(crate) async fn open(&self, path: &Path) -> Result<Source, ReadError> {
+        let (dir, path) = (self.dir.clone(), path.to_owned());
+        tokio::task::spawn_blocking(move || open(&dir, &path))
+            .await
+            .unwrap_or_else(|_| Err(ReadError::Io(io::Error::other("it could not be opened"))))
     }
 
     /// Reads a dump that comes in the body of a request.
@@ -151,34 +205,34 @@ async fn make_dirs(tree: &dyn Storage, dir: &VPath) -> Result<(), FsError> {
     Ok(())
 }
 
-/// Reads the file at `path`, which must be an ordinary one: a pipe or a device could keep us for ever.
-pub(crate) async fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+fn open(dir: &Path, path: &Path) -> Result<Source, ReadError> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ReadError::Missing,
         _ => ReadError::Io(error),
     };
+    // With all links followed: one in the directory that leads out of it is a file from elsewhere.
+    let path = path.canonicalize().map_err(failed)?;
+    let is_own = dir.canonicalize().is_ok_and(|dir| path.starts_with(dir));
     // Before opening as well: opening some devices does something.
-    if !tokio::fs::metadata(path).await.map_err(failed)?.is_file() {
+    if !std::fs::metadata(&path).map_err(failed)?.is_file() {
         return Err(ReadError::NotAFile);
     }
-    let mut options = tokio::fs::OpenOptions::new();
+    let mut options = std::fs::OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
-    options.custom_flags(NONBLOCK);
-    let file = options.open(path).await.map_err(failed)?;
-    let found = file.metadata().await.map_err(failed)?;
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, NONBLOCK);
+    let file = options.open(&path).map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
     if !found.is_file() {
         return Err(ReadError::NotAFile);
+    }
+    if is_own {
+        return Ok(Source::own_file(file));
     }
     if found.len() > MAX_DUMP_BYTES as u64 {
         return Err(ReadError::TooLong(found.len()));
     }
-    let mut text = Vec::new();
-    file.take(MAX_DUMP_BYTES as u64 + 1).read_to_end(&mut text).await.map_err(failed)?;
-    if text.len() > MAX_DUMP_BYTES {
-        return Err(ReadError::TooLong(text.len() as u64));
-    }
-    Ok(text)
+    Ok(Source::foreign_file(file))
 }
 
 /// So that a pipe that took the file's place does not make `open` wait for a writer.

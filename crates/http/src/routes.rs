@@ -77,6 +77,7 @@ pub(crate) fn table() -> Vec<Route> {
         row("GET, PUT, DELETE", "/api/v1/user/{id}",            Api,  get(users::one).put(users::update).delete(users::remove)),
         row("GET, POST",        "/api/v1/dumpdata",             Api,  get(backup::save).post(backup::save)),
         row("GET, POST",        "/api/v1/loaddata",             Api,  get(backup::load).post(backup::load)),
+        row("GET",              "/api/v1/loaddata/progress",    Api,  get(backup::progress)),
     ]
 }
 

@@ -58,6 +58,38 @@
     };
   });
 
+  // A restore may take minutes: how far it is, until its page comes.
+  var restore = document.getElementById("restore-form");
+  if (restore) {
+    restore.addEventListener("submit", function () {
+      var state = document.getElementById("restore-progress");
+      state.hidden = false;
+      restore.querySelectorAll("button").forEach(function (button) {
+        button.setAttribute("aria-disabled", "true");
+      });
+      setInterval(function () {
+        fetch("/api/v1/loaddata/progress")
+          .then(function (answer) {
+            return answer.json();
+          })
+          .then(function (now) {
+            if (!now.running) return;
+            state.querySelector("progress").max = now.total;
+            state.querySelector("progress").value = now.done;
+            state.querySelector("p").textContent =
+              "Restored " + now.done.toLocaleString("en") + " of " + now.total.toLocaleString("en") + " users";
+          })
+          .catch(function () {
+            // The page that comes tells more.
+          });
+      }, 1000);
+    });
+    // Sent twice, it would only be done twice.
+    restore.addEventListener("click", function (event) {
+      if (event.target.closest("[aria-disabled]")) event.preventDefault();
+    });
+  }
+
   // htmx sends the token of the page with what it sends.
   document.addEventListener("htmx:configRequest", function (event) {
     var token = document.querySelector("meta[name=csrf-token]");

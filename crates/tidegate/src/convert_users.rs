@@ -130,8 +130,8 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     }
     let text = dump::json(&conversion.users)?;
     if text.len() > dump::MAX_LOADDATA_BYTES {
-        let hint = "convert in parts with --min-uid and --max-uid";
-        say(&format!("the dump has {} bytes, more than the 10 MiB that loaddata takes: {hint}", text.len()));
+        let hint = "put it into the server's httpd.backups_path to load it";
+        say(&format!("the dump has {} bytes, more than the 10 MiB of a file elsewhere: {hint}", text.len()));
     }
     dump::write(&args.output, &text)?;
     eprintln!("tidegate: {} accounts written, {} skipped", conversion.users.len(), conversion.skipped);

@@ -7,25 +7,30 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::Response;
-use tidegate_core::{RestoreMode, RestoreOutcome, RestoreReport, ScanError, UserDraft};
+use tidegate_core::{RestoreMode, RestoreOutcome, RestoreReport, ScanError};
 use tidegate_vfs::FsError;
 use tracing::{error, info, warn};
 
-use super::dump::{self, MAX_DUMP_BYTES};
+use super::dump::{self, BadDump, Unusable};
 use super::query::Pairs;
+use super::source::{self, Looked, MAX_DUMP_BYTES, Source};
 use crate::auth::Visitor;
-use crate::backups::{self, Backups, ReadError, Unfinished};
-use crate::error::{ApiError, done};
+use crate::backups::{Backups, ReadError, Unfinished};
+use crate::error::{ApiError, done, json};
 use crate::state::Parts;
 
 /// Users that are written to the disk at a time.
 const BATCH: usize = 200;
+
+/// The log tells how far a restore is this often.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// `GET` and `POST /api/v1/dumpdata`
 pub(crate) async fn save(
@@ -52,12 +57,6 @@ pub(crate) async fn save_as(parts: &Parts, backups: &Backups, name: &str) -> Res
     match write(&mut file, users).await {
         Ok(size_bytes) => {
             info!(sender = "httpd", "backup of {count} users saved to {name:?}, {size_bytes} bytes");
-            if size_bytes > MAX_DUMP_BYTES as u64 {
-                warn!(
-                    sender = "httpd",
-                    "backup {name:?} is larger than loaddata takes, {MAX_DUMP_BYTES} bytes: it can be restored in parts"
-                );
-            }
             Ok(())
         }
         Err(error) => {
@@ -144,26 +143,46 @@ pub(crate) async fn load(
         return Err(ApiError::BadRequest(both.to_owned()));
     }
     let turn = backups.turn().await;
-    let users = if has_body {
-        dump::parse(&text).map_err(|bad| not_a_dump("the body", bad.detail))?
+    let looked = if has_body {
+        Source::text(text).look().await.map_err(|failure| unusable("the body", failure, |bad| bad.detail))?
     } else {
         if !Path::new(&name).is_absolute() || name.contains('\0') {
             return Err(no_input(&name));
         }
-        let text = backups::read(Path::new(&name)).await.map_err(|error| cannot_load(&name, error))?;
-        dump::parse(&text).map_err(|bad| not_a_dump(&format!("input_file {name:?}"), bad.place))?
+        let source = backups.open(Path::new(&name)).await.map_err(|error| cannot_load(&name, error))?;
+        // What is in a file of the server is not told: nobody may have wanted to show it.
+        let unusable = |failure| unusable(&format!("input_file {name:?}"), failure, |bad| bad.place);
+        source.look().await.map_err(unusable)?
     };
-    let answer = restore(&parts, users, mode, scan).await;
+    let report = restore(&parts, &backups, looked, mode, scan).await?;
     drop(turn);
-    answer
+    match report.failure {
+        None => Ok(done("Data restored")),
+        Some(failure) => Err(ApiError::Restore { failure, done: report.done.len() }),
+    }
+}
+
+/// `GET /api/v1/loaddata/progress`
+pub(crate) async fn progress(State(backups): State<Arc<Backups>>) -> Response {
+    let (done, total) = backups.progress().unwrap_or_default();
+    json(StatusCode::OK, &serde_json::json!({ "running": total > 0, "done": done, "total": total }))
 }
 
 fn no_input(name: &str) -> ApiError {
     ApiError::BadRequest(format!("input_file is {name:?}, it must be an absolute path"))
 }
 
-fn not_a_dump(what: &str, why: String) -> ApiError {
-    ApiError::NotADump { what: format!("{what} is not a dump of users"), why }
+/// A failure to read `what` as a dump, of which `shown` is told.
+pub(crate) fn unusable(what: &str, failure: Unusable, shown: fn(BadDump) -> String) -> ApiError {
+    match failure {
+        Unusable::Bad(bad) => {
+            ApiError::NotADump { what: format!("{what} is not a dump of users"), why: shown(bad) }
+        }
+        Unusable::Io(error) => {
+            error!(sender = "httpd", "{what} cannot be read: {error}");
+            ApiError::Internal(format!("{what} cannot be read, the log says why"))
+        }
+    }
 }
 
 fn cannot_load(name: &str, failure: ReadError) -> ApiError {
@@ -171,7 +190,8 @@ fn cannot_load(name: &str, failure: ReadError) -> ApiError {
         ReadError::Missing => ApiError::BadRequest(format!("input_file {name:?} does not exist")),
         ReadError::NotAFile => ApiError::BadRequest(format!("input_file {name:?} is not an ordinary file")),
         ReadError::TooLong(size_bytes) => ApiError::BadDump(format!(
-            "input_file {name:?} has {size_bytes} bytes, a dump may have {MAX_DUMP_BYTES}"
+            "input_file {name:?} has {size_bytes} bytes; outside of httpd.backups_path a dump may have \
+             {MAX_DUMP_BYTES}"
         )),
         ReadError::Io(error) => {
             error!(sender = "httpd", "dump {name:?} cannot be read: {error}");
@@ -180,29 +200,48 @@ fn cannot_load(name: &str, failure: ReadError) -> ApiError {
     }
 }
 
-async fn restore(
+/// Restores the users of a dump that was looked at, then starts the scans that are asked for: of none (0), of all
+/// that were stored (1), or of those with a quota (2). Call it when it is one's turn.
+///
+/// # Errors
+/// The dump has changed since it was looked at.
+pub(crate) async fn restore(
     parts: &Parts,
-    users: Vec<UserDraft>,
+    backups: &Backups,
+    looked: Looked,
     mode: RestoreMode,
     scan: i64,
-) -> Result<Response, ApiError> {
-    let report = restore_and_scan(parts, users, mode, scan).await;
-    log(&report);
-    match report.failure {
-        None => Ok(done("Data restored")),
-        Some(failure) => Err(ApiError::Restore { failure, done: report.done.len() }),
+) -> Result<RestoreReport, ApiError> {
+    let running = backups.running(looked.count);
+    let mut restoring = parts.accounts.restoring(mode);
+    let (mut batches, reader) = looked.source.users();
+    let (mut count, mut told) = (0, Instant::now());
+    'dump: while let Some(batch) = batches.recv().await {
+        for user in batch {
+            if !restoring.next(user).await {
+                break 'dump;
+            }
+            count += 1;
+            running.done(count);
+        }
+        if told.elapsed() >= TOLD_EVERY {
+            told = Instant::now();
+            info!(sender = "httpd", "a dump is restored: {count} of {} users", looked.count);
+        }
     }
-}
-
-/// Restores `users`, then starts the scans that are asked for: of none (0), of all that were stored (1), or of
-/// those with a quota (2).
-pub(crate) async fn restore_and_scan(
-    parts: &Parts,
-    users: Vec<UserDraft>,
-    mode: RestoreMode,
-    scan: i64,
-) -> RestoreReport {
-    let report = parts.accounts.restore(users, mode).await;
+    drop(batches);
+    let read = reader.await.unwrap_or_else(|_| Err(source::ended()));
+    let report = restoring.into_report();
+    log(&report);
+    if report.failure.is_none()
+        && let Err(failure) = read
+    {
+        warn!(sender = "httpd", "the dump has changed while it was restored: {failure:?}");
+        let done = report.done.len();
+        return Err(ApiError::BadDump(format!(
+            "the dump has changed while it was restored, after {done} users"
+        )));
+    }
     for user in &report.done {
         let wanted = match scan {
             1 => user.outcome != RestoreOutcome::Kept,
@@ -216,11 +255,11 @@ pub(crate) async fn restore_and_scan(
             warn!(sender = "httpd", "scan of user {:?} not started: {error}", user.username);
         }
     }
-    report
+    Ok(report)
 }
 
 /// Tells what a restore has done.
-pub(crate) fn log(report: &RestoreReport) {
+fn log(report: &RestoreReport) {
     let [added, replaced, kept] =
         [RestoreOutcome::Added, RestoreOutcome::Replaced, RestoreOutcome::Kept].map(|one| report.count(one));
     info!(sender = "httpd", "dump restored: {added} users added, {replaced} replaced, {kept} kept");

@@ -308,7 +308,7 @@ mod tests {
     fn the_page_shows_every_operation() {
         let shown = Shown::of(&parsed()).unwrap();
         let operations: Vec<_> = shown.groups.iter().flat_map(|group| &group.operations).collect();
-        assert_eq!(operations.len(), 17);
+        assert_eq!(operations.len(), 18);
         let everywhere: Vec<_> = shown.everywhere.iter().map(|answer| &*answer.status).collect();
         assert_eq!(everywhere, EVERYWHERE);
         let add = operations.iter().find(|one| one.id == "addUser").unwrap();

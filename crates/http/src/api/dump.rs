@@ -8,20 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Read;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use tidegate_core::{Filters, User, UserDraft};
-
-/// Largest dump that is read (§4, loaddata).
-pub(crate) const MAX_DUMP_BYTES: usize = 10 << 20;
-
-/// Most users in a dump. A valid user takes about a hundred bytes, so a dump of the largest size has no more;
-/// one made of `{}` would take a multiple of its size as memory.
-const MAX_USERS: usize = 100_000;
 
 /// Why a text is no dump.
 #[derive(Debug)]
@@ -32,20 +26,38 @@ pub(crate) struct BadDump {
     pub(crate) detail: String,
 }
 
-/// Reads the users of a dump. A dump without `users` has none.
-pub(crate) fn parse(text: &[u8]) -> Result<Vec<UserDraft>, BadDump> {
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let parsed: Result<Dump, _> = serde_path_to_error::deserialize(&mut json);
-    let bad = |at: &serde_json::Error, path: String| BadDump {
-        place: match path.as_str() {
+/// Why a dump cannot be read.
+#[derive(Debug)]
+pub(crate) enum Unusable {
+    /// It is none.
+    Bad(BadDump),
+    /// Its file cannot be read.
+    Io(std::io::Error),
+}
+
+/// Reads the users of a dump and hands over `each` of them, until that says no, which is an error, or there are
+/// more than `max_users`. A dump without `users` has none.
+pub(crate) fn read(
+    text: impl Read,
+    max_users: usize,
+    each: &mut dyn FnMut(UserDraft) -> bool,
+) -> Result<(), Unusable> {
+    let mut json = serde_json::Deserializer::from_reader(text);
+    let mut track = serde_path_to_error::Track::new();
+    let dump = Dump { max_users, count: 0, each };
+    let parsed = dump.deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track));
+    let unusable = |at: serde_json::Error, path: String| {
+        if at.is_io() {
+            return Unusable::Io(at.into());
+        }
+        let place = match path.as_str() {
             "" | "." | "?" => format!("line {}, column {}", at.line(), at.column()),
             _ => format!("{path}, line {}, column {}", at.line(), at.column()),
-        },
-        detail: at.to_string(),
+        };
+        Unusable::Bad(BadDump { place, detail: at.to_string() })
     };
-    let dump = parsed.map_err(|error| bad(error.inner(), known_path(error.path())))?;
-    json.end().map_err(|error| bad(&error, String::new()))?;
-    Ok(dump.users.into_iter().map(UserDraft::from).collect())
+    parsed.map_err(|error| unusable(error, known_path(&track.path())))?;
+    json.end().map_err(|error| unusable(error, String::new()))
 }
 
 /// The part of a path that consists of names which every dump has.
@@ -77,9 +89,11 @@ pub(crate) fn write_user(text: &mut Vec<u8>, user: &User) -> Result<(), serde_js
     serde_json::to_writer(text, &DumpUser::from(UserDraft::from(user)))
 }
 
-#[derive(Default)]
-struct Dump {
-    users: Vec<DumpUser>,
+/// A dump on its way to whoever takes its users.
+struct Dump<'a> {
+    max_users: usize,
+    count: usize,
+    each: &'a mut dyn FnMut(UserDraft) -> bool,
 }
 
 /// The fields of [`DumpUser`].
@@ -249,20 +263,6 @@ impl FromObject for DumpUser {
     }
 }
 
-impl FromObject for Dump {
-    fn read<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
-        let mut dump = Self::default();
-        while let Some(key) = map.next_key::<String>()? {
-            if key == "users" {
-                dump.users = map.next_value::<Users>()?.0;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(dump)
-    }
-}
-
 impl FromObject for DumpFilters {
     fn read<'de, A: MapAccess<'de>>(mut map: A) -> Result<Self, A::Error> {
         let mut filters = Self::default();
@@ -294,37 +294,63 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-impl<'de> Deserialize<'de> for Dump {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        object(from)
+impl<'de> DeserializeSeed<'de> for Dump<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
     }
 }
 
-struct Users(Vec<DumpUser>);
-
-impl<'de> Deserialize<'de> for Users {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Users;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of users")
-            }
-            fn visit_unit<E>(self) -> Result<Users, E> {
-                Ok(Users(Vec::new()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Users, A::Error> {
-                let mut users = Vec::new();
-                while let Some(Entry(user)) = seq.next_element()? {
-                    if users.len() == MAX_USERS {
-                        return Err(Error::custom(format_args!("more than {MAX_USERS} users")));
-                    }
-                    users.push(user);
-                }
-                Ok(Users(users))
+impl<'de> Visitor<'de> for Dump<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "users" {
+                map.next_value_seed(Users(&mut self))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
         }
-        from.deserialize_any(List)
+        Ok(())
+    }
+}
+
+/// The list of users in a dump.
+struct Users<'a, 'b>(&'a mut Dump<'b>);
+
+impl<'de> DeserializeSeed<'de> for Users<'_, '_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Users<'_, '_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of users")
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Self(dump) = self;
+        while let Some(Entry(user)) = seq.next_element()? {
+            if dump.count == dump.max_users {
+                return Err(Error::custom(format_args!("more than {} users", dump.max_users)));
+            }
+            dump.count += 1;
+            if !(dump.each)(user.into()) {
+                return Err(Error::custom("nobody takes more of its users"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -372,6 +398,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn parse(text: &[u8]) -> Result<Vec<UserDraft>, BadDump> {
+        let mut users = Vec::new();
+        let read = read(text, 1000, &mut |user| {
+            users.push(user);
+            true
+        });
+        match read {
+            Ok(()) => Ok(users),
+            Err(Unusable::Bad(bad)) => Err(bad),
+            Err(Unusable::Io(error)) => panic!("{error}"),
+        }
+    }
 
     fn draft(name: &str) -> UserDraft {
         UserDraft {
@@ -452,7 +491,7 @@ mod tests {
             let (path, at) = bad.place.split_at(bad.place.find("line 1, column ").unwrap());
             assert_eq!(path.trim_end_matches(", "), place, "{text}: {at} {}", bad.detail);
         }
-        let many = format!(r#"{{"users":[{}{{}}]}}"#, "{},".repeat(MAX_USERS));
-        assert!(parse(many.as_bytes()).unwrap_err().detail.contains("more than 100000 users"));
+        let many = format!(r#"{{"users":[{}{{}}]}}"#, "{},".repeat(1000));
+        assert!(parse(many.as_bytes()).unwrap_err().detail.contains("more than 1000 users"));
     }
 }

@@ -8,5 +8,6 @@ pub(crate) mod dump;
 pub(crate) mod info;
 mod query;
 pub(crate) mod quota;
+pub(crate) mod source;
 pub(crate) mod types;
 pub(crate) mod users;

@@ -8,18 +8,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use axum::body::Body;
 use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use minijinja::{Value, context};
-use tidegate_core::{RestoreMode, RestoreOutcome, RestorePreview, UnixMillis, UserDraft};
-use tracing::{error, info};
+use tidegate_core::{RestoreMode, RestoreOutcome, RestorePreview, UnixMillis};
+use tracing::info;
 
-use crate::api::backup::{cannot_save, log, restore_and_scan, save_as};
-use crate::api::dump::{self, MAX_DUMP_BYTES};
-use crate::backups::{self, Backups, ReadError};
+use crate::api::backup::{self as api, cannot_save, save_as, unusable};
+use crate::api::dump::Unusable;
+use crate::api::source::{self, Looked, Source};
+use crate::backups::{Backups, ReadError};
 use crate::error::ApiError;
 use crate::state::Parts;
 use crate::web::files::{self, BackupFile};
@@ -67,7 +67,6 @@ fn file(file: &BackupFile) -> Value {
         address => encode(&file.name),
         size => file.size_bytes,
         modified => file.modified,
-        too_large => usize::try_from(file.size_bytes).map_or(true, |size| size > MAX_DUMP_BYTES),
     }
 }
 
@@ -129,9 +128,8 @@ async fn keep(backups: &Backups, content: &[u8]) -> Result<String, ApiError> {
         return Err(ApiError::BadRequest("no file was chosen, or it is empty".to_owned()));
     }
     let _turn = backups.turn().await;
-    if let Err(bad) = dump::parse(content) {
-        return Err(ApiError::BadRequest(format!("the file is not a dump of users: {}", bad.detail)));
-    }
+    let looked = Source::text(content.to_vec()).look().await;
+    looked.map_err(|failure| unusable("the file", failure, |bad| bad.detail))?;
     let name = format!("uploaded-{}.json", stamp((tidegate_core::system_clock())()));
     let mut file = backups.create(&name).await.map_err(|failure| cannot_save(&name, failure))?;
     let written = async {
@@ -155,7 +153,7 @@ pub(crate) async fn preview(
 ) -> Response {
     let query = Form::parse(uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
     let _turn = backups.turn().await;
-    match Chosen::read(&backups, query.text("file")).await {
+    match Chosen::look(&backups, query.text("file")).await {
         Ok(chosen) => chosen.show(&parts, &view, false).await,
         Err(failure) => failed(&view, failure),
     }
@@ -183,17 +181,19 @@ pub(crate) async fn restore(
         _ => 0,
     };
     let _turn = backups.turn().await;
-    let chosen = match Chosen::read(&backups, form.text("file")).await {
+    let chosen = match Chosen::look(&backups, form.text("file")).await {
         Ok(chosen) => chosen,
         Err(failure) => return failed(&view, failure),
     };
-    if chosen.digest != form.text("digest") {
+    if chosen.looked.digest != form.text("digest") {
         return chosen.show(&parts, &view, true).await;
     }
     let by = view.visitor.name.as_deref().unwrap_or("an administrator");
     info!(sender = "httpd", "dump {:?} is restored by {by:?} on the web pages", chosen.name);
-    let report = restore_and_scan(&parts, chosen.users, mode, scan).await;
-    log(&report);
+    let report = match api::restore(&parts, &backups, chosen.looked, mode, scan).await {
+        Ok(report) => report,
+        Err(failure) => return failed(&view, failure),
+    };
     let failure = report.failure.as_ref().map(|failure| {
         let (_, problem) = words(ApiError::Account(failure.error.clone()));
         context! { index => failure.index, username => failure.username.clone(), problem }
@@ -214,52 +214,57 @@ pub(crate) async fn restore(
 /// A dump that was chosen from the list.
 struct Chosen {
     name: String,
-    digest: String,
-    users: Vec<UserDraft>,
+    looked: Looked,
 }
 
 impl Chosen {
-    /// Reads one of the files in the list. Call it when it is one's turn: all users are held in memory.
-    async fn read(backups: &Backups, name: &str) -> Result<Self, ApiError> {
-        let bad = |what: String| ApiError::BadRequest(what);
+    /// Looks at one of the files in the list.
+    async fn look(backups: &Backups, name: &str) -> Result<Self, ApiError> {
+        let missing = || ApiError::BadRequest(format!("there is no backup {name:?}"));
         let list = files::list(backups.dir()).await;
         if !list.files.iter().any(|file| file.name == name) {
-            return Err(bad(format!("there is no backup {name:?}")));
+            return Err(missing());
         }
-        let content = backups::read(&backups.dir().join(Path::new(name))).await.map_err(|failure| match failure {
-            ReadError::Missing | ReadError::NotAFile => bad(format!("there is no backup {name:?}")),
-            ReadError::TooLong(size_bytes) => {
-                bad(format!("the backup {name:?} has {size_bytes} bytes, more than the {MAX_DUMP_BYTES} that are taken"))
-            }
-            ReadError::Io(cause) => {
-                error!(sender = "httpd", "dump {name:?} cannot be read: {cause}");
-                ApiError::Internal(format!("the backup {name:?} cannot be read, the log says why"))
-            }
-        })?;
-        let digest = digest::digest(&digest::SHA256, &content);
-        let digest = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let users = dump::parse(&content).map_err(|failure| {
-            bad(format!("the backup {name:?} is not a dump of users: {}", failure.detail))
-        })?;
-        Ok(Self { name: name.to_owned(), digest, users })
+        let what = format!("the backup {name:?}");
+        let source =
+            backups.open(&backups.dir().join(Path::new(name))).await.map_err(|failure| match failure {
+                // Links out of the directory are not in the list.
+                ReadError::Missing | ReadError::NotAFile | ReadError::TooLong(_) => missing(),
+                ReadError::Io(cause) => unusable(&what, Unusable::Io(cause), |bad| bad.detail),
+            })?;
+        let looked = source.look().await.map_err(|failure| unusable(&what, failure, |bad| bad.detail))?;
+        Ok(Self { name: name.to_owned(), looked })
     }
 
-    async fn show(&self, parts: &Parts, view: &View, changed: bool) -> Response {
-        let preview = match parts.accounts.preview(&self.users).await {
+    async fn show(self, parts: &Parts, view: &View, changed: bool) -> Response {
+        let Looked { source, count, digest } = self.looked;
+        let preview = match preview_of(parts, source).await {
             Ok(preview) => preview,
-            Err(failure) => return failed(view, failure.into()),
+            Err(failure) => return failed(view, failure),
         };
         let context = context! {
             title => "Restore",
             active => "backup",
-            file => self.name.clone(),
-            digest => self.digest.clone(),
-            count => self.users.len(),
+            file => self.name,
+            digest,
+            count,
             changed_meanwhile => changed,
             ..contents(&preview)
         };
         view.render("restore.html", context)
     }
+}
+
+async fn preview_of(parts: &Parts, source: Source) -> Result<RestorePreview, ApiError> {
+    let mut preview = parts.accounts.previewing()?;
+    let (mut batches, reader) = source.users();
+    while let Some(batch) = batches.recv().await {
+        preview.add(batch).await?;
+    }
+    drop(batches);
+    let read = reader.await.unwrap_or_else(|_| Err(source::ended()));
+    read.map_err(|failure| unusable("the backup", failure, |bad| bad.detail))?;
+    Ok(preview.into_preview())
 }
 
 /// The four kinds of users of a dump, each with the first of its names.
@@ -343,6 +348,7 @@ fn words(failure: ApiError) -> (StatusCode, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::source::MAX_DUMP_BYTES;
 
     #[test]
     fn a_failure_has_the_status_of_the_api_and_says_what_is_wrong() {

@@ -312,3 +312,51 @@ async fn restores_take_turns() {
     let (one, two) = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
     assert_eq!((one.status, two.status), (200, 200));
 }
+
+/// A dump of a few thousand users was larger than what the server took back.
+#[tokio::test]
+async fn a_backup_of_the_server_was_too_large_to_be_restored() {
+    let dir = TempDir::new().unwrap();
+    let first = server(&dir).await;
+    let long = "x".repeat(3000);
+    for number in 0..4000 {
+        first.store.seed_with(&format!("user{number:04}"), number + 1, &long);
+    }
+    dump(&first, "large.json").await.expect(200);
+    let saved = dir.path().join("a/backups/large.json");
+    let size = std::fs::metadata(&saved).unwrap().len();
+    assert!(size > 10 << 20, "{size}");
+
+    let second = server(&dir).await;
+    // The same file elsewhere, by its own name or through a link, is limited as ever.
+    let outside = dir.path().join("outside.json");
+    std::fs::copy(&saved, &outside).unwrap();
+    let link = dir.path().join("a/backups/link.json");
+    symlink(&outside, &link).unwrap();
+    for path in [&outside, &link] {
+        let refused = load(&second, path, "").await.expect(400).json();
+        let message = refused["message"].as_str().unwrap();
+        assert!(
+            message.contains("outside of httpd.backups_path") && message.contains("10485760"),
+            "{message}"
+        );
+    }
+    second.request("POST", "/api/v1/loaddata", &[], Some(&text_of(&saved))).await.expect(413);
+    assert_eq!(second.get("/api/v1/user").await.json(), json!([]));
+    load(&second, &saved, "").await.expect(200);
+    assert_eq!(second.store.stored("user3999").public_keys, first.store.stored("user3999").public_keys);
+    let form = second.get("/web/backup/restore?file=large.json").await.expect(200).text();
+    assert!(form.contains("</bdi>, 4,000 users"), "{form}");
+    assert_eq!(
+        second.get("/api/v1/loaddata/progress").await.expect(200).json(),
+        json!({"running": false, "done": 0, "total": 0})
+    );
+    // A dump that breaks off is no dump, and changes nobody.
+    let text = text_of(&saved);
+    std::fs::write(&saved, &text[..text.len() / 2]).unwrap();
+    second.store.seed("user0001");
+    let before = second.store.stored("user0001");
+    let refused = load(&second, &saved, "").await.expect(400).json();
+    assert!(refused["message"].as_str().unwrap().contains("is not a dump of users"), "{refused}");
+    assert_eq!(second.store.stored("user0001"), before);
+}

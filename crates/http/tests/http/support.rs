@@ -83,6 +83,14 @@ impl Store {
         self.users.lock().unwrap().insert(name.to_owned(), draft.validate(None).unwrap());
     }
 
+    /// Puts a user there that has a key with this comment.
+    pub(crate) fn seed_with(&self, name: &str, id: i64, comment: &str) {
+        self.seed(name);
+        let mut users = self.users.lock().unwrap();
+        let user = users.get_mut(name).unwrap();
+        (user.id, user.public_keys) = (id, vec![format!("{KEY} {comment}")]);
+    }
+
     fn users(&self) -> Result<std::sync::MutexGuard<'_, BTreeMap<String, User>>, StoreError> {
         match self.mood.load(Ordering::Relaxed) {
             0 => Ok(self.users.lock().unwrap()),

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tidegate_core::UserDraft;
 
-/// Larger dumps are refused by `loaddata`.
+/// Larger dumps are refused by `loaddata`, unless they lie in the server's `httpd.backups_path`.
 pub(super) const MAX_LOADDATA_BYTES: usize = 10 << 20;
 
 #[derive(Serialize)]

@@ -12,6 +12,9 @@ use serde_json::Value;
 use super::table::clean;
 use super::{CtlArgs, Failure, netrc};
 
+/// How long a backup or a restore may take, of any number of users.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
 /// More than any answer of the API has; 100,000 users are asked for in pages.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
@@ -70,6 +73,16 @@ impl Client {
             request = request.header("Content-Type", "application/json").body(body.to_string());
         }
         self.send(request).await
+    }
+
+    /// Changes something that may take long: the server says nothing until it is done.
+    pub(super) async fn change_patiently(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Value, Failure> {
+        self.send(self.request(method, path, query)?.timeout(PATIENCE)).await
     }
 
     fn request(&self, method: Method, path: &str, query: &[(&str, &str)]) -> Result<RequestBuilder, Failure> {

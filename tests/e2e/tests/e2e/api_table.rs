@@ -218,6 +218,8 @@ fn successes(table: &mut Table, plain: &TestServer) {
         let target = format!("/api/v1/loaddata?input_file={}", saved.display());
         ok(method, "/api/v1/loaddata", 200, &target, None);
     }
+    let progress = ok("GET", "/api/v1/loaddata/progress", 200, "/api/v1/loaddata/progress", None).json();
+    assert_eq!(progress, json!({"running": false, "done": 0, "total": 0}));
     ok("POST", "/api/v1/loaddata", 200, "/api/v1/loaddata", Some(json!({"users": [user_body("third")]})));
 
     // A home that takes a while to count, so that the scan is still listed and no second one is started.

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::{Mutex, MutexGuard};
+
 use crate::password::{self, PasswordError};
 use crate::{
     Event, Events, InvalidUser, Page, Passwords, Sessions, StoreError, StorePool, User, UserDraft, UserPage,
@@ -69,7 +71,13 @@ pub struct BulkOutcome {
     pub result: Result<(), AccountError>,
 }
 
+/// Accounts that may be changed at the same time; those whose ids share a remainder wait for each other.
+const TURNS: usize = 64;
+
 /// The one place where accounts change.
+///
+/// A change reads an account, alters it and stores the whole. Two at once would each store what the other has not
+/// seen, and an account that was just disabled would be back: so an account is changed by one after the other.
 #[derive(Clone)]
 pub struct Accounts {
     pub(crate) store: Arc<dyn UserStore>,
@@ -77,6 +85,7 @@ pub struct Accounts {
     pub(crate) sessions: Sessions,
     pub(crate) events: Events,
     pub(crate) config: AccountsConfig,
+    turns: Arc<[Mutex<()>; TURNS]>,
 }
 
 impl Accounts {
@@ -88,7 +97,8 @@ impl Accounts {
         events: Events,
         config: AccountsConfig,
     ) -> Self {
-        Self { store, passwords, sessions, events, config }
+        let turns = Arc::new(std::array::from_fn(|_| Mutex::default()));
+        Self { store, passwords, sessions, events, config, turns }
     }
 
     /// Where homes go that are not named, for those who check a draft before it is sent.
@@ -150,6 +160,7 @@ impl Accounts {
     ///
     /// [`AccountError::Invalid`] also for another username: an account keeps its name.
     pub async fn update(&self, id: i64, patch: UserPatch) -> Result<(), AccountError> {
+        let _turn = self.turn(id).await;
         let before = self.store.user_by_id(id).await?;
         self.check_managed()?;
         if patch.username.as_ref().is_some_and(|name| *name != before.username) {
@@ -173,6 +184,7 @@ impl Accounts {
     ///
     /// [`AccountError::NotFound`], or what the provider says.
     pub async fn delete(&self, id: i64) -> Result<(), AccountError> {
+        let _turn = self.turn(id).await;
         let user = self.store.user_by_id(id).await?;
         self.check_managed()?;
         self.remove(user).await
@@ -215,6 +227,7 @@ impl Accounts {
         let mut away = None;
         let mut outcomes = Vec::with_capacity(ids.len());
         for &id in ids {
+            let _turn = self.turn(id).await;
             let (username, result) = match &away {
                 Some(error) => (None, Err(AccountError::clone(error))),
                 None => match self.store.user_by_id(id).await {
@@ -242,6 +255,12 @@ impl Accounts {
     /// The data provider's connections to its database.
     pub fn pool(&self) -> StorePool {
         self.store.pool()
+    }
+
+    /// Waits for the right to change this account.
+    pub(crate) async fn turn(&self, id: i64) -> MutexGuard<'_, ()> {
+        let remainder = id.rem_euclid(TURNS as i64);
+        self.turns[usize::try_from(remainder).unwrap_or(0)].lock().await
     }
 
     async fn checked(&self, draft: UserDraft) -> Result<User, AccountError> {

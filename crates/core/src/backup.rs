@@ -167,10 +167,15 @@ impl Accounts {
 
     async fn restore_one(&self, draft: UserDraft, mode: RestoreMode) -> Result<RestoredUser, AccountError> {
         self.check_managed()?;
-        let before = match self.store.user(&draft.username).await {
+        let found = match self.store.user(&draft.username).await {
             Ok(user) => Some(user),
             Err(StoreError::NotFound) => None,
             Err(error) => return Err(error.into()),
+        };
+        // Once it is our turn, it may be another one.
+        let (_turn, before) = match found {
+            Some(found) => (Some(self.turn(found.id).await), Some(self.store.user_by_id(found.id).await?)),
+            None => (None, None),
         };
         let restored = |user: &User, outcome| RestoredUser {
             username: user.username.clone(),

@@ -326,3 +326,21 @@ async fn hashes_that_would_cost_too_much_are_refused_when_they_are_sent() {
     let berta = office.accounts.user(2).await.unwrap();
     assert_eq!((berta.max_sessions, berta.password.as_str()), (3, EXCESSIVE[0]));
 }
+
+#[tokio::test]
+async fn an_account_that_was_disabled_came_back_with_another_change() {
+    let house = House::new(UploadMode::Standard, |draft| draft.password = "$6$nobody$knows".into());
+    let quota = UserPatch { quota_size: Some(5), ..UserPatch::default() };
+    let uid = UserPatch { uid: Some(9), ..UserPatch::default() };
+    let accounts = &house.accounts;
+    let (one, two, three) = tokio::join!(
+        accounts.update(7, quota),
+        accounts.set_status_many(&[7], false),
+        accounts.update(7, uid)
+    );
+    one.unwrap();
+    two.unwrap();
+    three.unwrap();
+    let user = house.store.user.lock().unwrap().clone().unwrap();
+    assert_eq!((user.active, user.quota_size, user.uid), (false, 5, 9), "what each of them changed");
+}

@@ -78,6 +78,8 @@ impl UserStore for OneUser {
         Err(StoreError::Conflict)
     }
     async fn update(&self, user: &User) -> Result<(), StoreError> {
+        // A provider takes its time: somebody else may go on meanwhile.
+        tokio::task::yield_now().await;
         self.write(|stored| *stored = User { used: stored.used, ..user.clone() })
     }
     async fn delete(&self, _: i64) -> Result<(), StoreError> {

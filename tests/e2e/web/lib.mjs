@@ -23,7 +23,8 @@ const screenshots = process.env.TIDEGATE_SCREENSHOTS ?? "target/screenshots";
 mkdirSync(screenshots, { recursive: true });
 
 export const WIDE = { width: 1360, height: 900 };
-export const NARROW = { width: 390, height: 844 };
+export const TABLET = { width: 768, height: 1024 };
+export const NARROW = { width: 360, height: 780 };
 
 function required(name) {
   const value = process.env[name];
@@ -135,9 +136,9 @@ export async function accessible(page, name) {
   assert.deepEqual(wide, [], `${name} is wider than its window`);
 }
 
-/// The page as it is now, in light and dark, wide and narrow: pictures, axe, width.
+/// The page as it is now, in light and dark, wide, half as wide and narrow: pictures, axe, width.
 export async function everyLook(page, name) {
-  for (const [size, viewport] of [["wide", WIDE], ["narrow", NARROW]]) {
+  for (const [size, viewport] of [["wide", WIDE], ["tablet", TABLET], ["narrow", NARROW]]) {
     await page.setViewportSize(viewport);
     for (const theme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme: theme });

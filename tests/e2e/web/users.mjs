@@ -5,6 +5,13 @@ import { WIDE, NARROW, accessible, api, assert, everyLook, run, shot, visit } fr
 const names = (page) => page.locator(".users-table .main-cell a").allTextContents();
 
 await run({
+  "the description of the API fits its window": () =>
+    visit({}, async (page) => {
+      await page.goto("/api/v1/docs");
+      assert.equal(await page.title(), "Tidegate - REST API");
+      await everyLook(page, "api");
+    }),
+
   "every look of the list": () =>
     visit({}, async (page) => {
       await page.goto("/web/users");

@@ -36,7 +36,7 @@ await run({
       assert.equal(await page.getByLabel("Space").inputValue(), "10 G");
       assert.equal(await page.getByLabel("Public keys").inputValue(), KEY);
       await everyLook(page, "form-errors");
-      await page.getByRole("link", { name: "Quota size" }).click();
+      await page.getByRole("link", { name: "Space" }).click();
       assert.equal(await page.evaluate(() => document.activeElement.id), "quota_size");
       page.on("dialog", (dialog) => dialog.accept());
     }),

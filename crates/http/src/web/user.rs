@@ -22,6 +22,35 @@ use crate::web::pages::View;
 use crate::web::user_form::{Errors, UserForm};
 use crate::web::users::{refused, told};
 
+/// The fields from the top of the page to its end.
+const LABELS: [(&str, &str); 19] = [
+    ("username", "Username"),
+    ("status", "Status"),
+    ("expiration_date", "Expiration"),
+    ("expiration_time", "Until"),
+    ("password", "Password"),
+    ("public_keys", "Public keys"),
+    ("home_dir", "Home directory"),
+    ("permissions", "Permissions"),
+    ("dir", "Directory"),
+    ("sub_dirs_permissions", "Permissions of directories"),
+    ("quota_size", "Space"),
+    ("quota_files", "Files"),
+    ("upload_bandwidth", "Upload bandwidth"),
+    ("download_bandwidth", "Download bandwidth"),
+    ("max_sessions", "Sessions at a time"),
+    ("allowed_ip", "Allowed networks"),
+    ("denied_ip", "Denied networks"),
+    ("uid", "UID"),
+    ("gid", "GID"),
+];
+
+/// Where the rows of directories are among them.
+const DIRS_PLACE: usize = 8;
+
+const OUTDATED: &str = "Somebody else has changed this user since you opened the form, and nothing was saved. Save again to \
+     replace their changes with what you see here, or open the user anew to see them.";
+
 type Id = Result<Path<String>, PathRejection>;
 
 /// `GET /web/user`
@@ -118,6 +147,13 @@ async fn save(
     if !errors.is_empty() {
         return show(view, parts, stored, &sent, &errors, None);
     }
+    if let Some(user) = stored
+        && sent.is_outdated(user)
+    {
+        // Sent once more, it is meant.
+        sent.seen = UserForm::of(user).seen;
+        return show(view, parts, stored, &sent, &errors, Some(OUTDATED.to_owned()));
+    }
     let keys_gone = patch.public_keys.as_ref().is_some_and(Vec::is_empty)
         && stored.is_some_and(|user| !user.public_keys.is_empty());
     let saved = match stored {
@@ -167,6 +203,18 @@ async fn stored(view: &View, parts: &Parts, id: Id) -> Result<User, Box<Response
     })
 }
 
+/// Where a field is on the page, and what it is called there.
+fn label(field: &str) -> (usize, String) {
+    if let Some(row) = field.strip_prefix("dir.") {
+        let number = row.parse::<usize>().map_or(1, |row| row + 1);
+        return (DIRS_PLACE, format!("Directory {number}"));
+    }
+    match LABELS.iter().position(|(name, _)| *name == field) {
+        Some(place) => (place, LABELS[place].1.to_owned()),
+        None => (LABELS.len(), field.replace('_', " ")),
+    }
+}
+
 fn show(
     view: &View,
     parts: &Parts,
@@ -176,8 +224,12 @@ fn show(
     general: Option<String>,
 ) -> Response {
     // The errors that have no field of their own on the page, and a list of all with links to their fields.
-    let fields: Vec<Value> =
-        errors.iter().map(|(field, reason)| context! { field => field.replace('.', "-"), reason }).collect();
+    let mut fields: Vec<_> = errors.iter().map(|(field, reason)| (label(field), field, reason)).collect();
+    fields.sort_by_key(|((place, _), _, _)| *place);
+    let fields: Vec<Value> = fields
+        .into_iter()
+        .map(|((_, label), field, reason)| context! { label, field => field.replace('.', "-"), reason })
+        .collect();
     let dirs: Vec<Value> = form
         .dirs
         .iter()
@@ -189,7 +241,7 @@ fn show(
         "user.html",
         context! {
             title, active => "users",
-            id => stored.map(|user| user.id),
+            id => stored.map(|user| user.id), seen => form.seen.clone(),
             form => Serde(form.clone()), dirs, errors => Serde(errors.clone()), fields, general,
             keys => Serde(form.keys()), warnings => warnings(stored, form),
             has_password => stored.is_some_and(|user| !user.password.is_empty()),
@@ -203,4 +255,21 @@ fn show(
             }),
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_stand_in_the_order_of_the_page_under_the_names_of_its_fields() {
+        let mut fields =
+            ["gid", "allowed_ip", "dir.11", "home_dir", "other_one", "quota_size", "username"].map(label);
+        fields.sort();
+        let labels: Vec<_> = fields.iter().map(|(_, label)| label.as_str()).collect();
+        let want =
+            ["Username", "Home directory", "Directory 12", "Space", "Allowed networks", "GID", "other one"];
+        assert_eq!(labels, want);
+        assert_eq!(LABELS[DIRS_PLACE].0, "dir");
+    }
 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use aws_lc_rs::digest;
 use serde::Serialize;
 use tidegate_core::{InvalidUser, PublicKeyLine, User, UserDraft, UserPatch, fingerprint};
 
@@ -41,6 +42,9 @@ pub(crate) struct UserForm {
     gid: String,
     allowed_ip: String,
     denied_ip: String,
+    /// The digest of what the form showed when it was opened.
+    #[serde(skip)]
+    pub(crate) seen: String,
     #[serde(skip)]
     numbers_missing: Vec<&'static str>,
     #[serde(skip)]
@@ -84,7 +88,7 @@ impl UserForm {
             let dir = Dir::new(&path, tokens);
             if path == "/" { root = dir } else { dirs.push(dir) }
         }
-        Self {
+        let form = Self {
             username: draft.username,
             status: draft.status.to_string(),
             expiration_date,
@@ -104,9 +108,21 @@ impl UserForm {
             gid: draft.gid.to_string(),
             allowed_ip: draft.filters.allowed_ip.join(", "),
             denied_ip: draft.filters.denied_ip.join(", "),
-            numbers_missing: Vec::new(),
-            dirs_wrong: None,
-        }
+            ..Self::default()
+        };
+        Self { seen: form.digest(), ..form }
+    }
+
+    /// Tells what the fields say from anything else that they could say.
+    fn digest(&self) -> String {
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        let digest = digest::digest(&digest::SHA256, &text);
+        digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether the user has been changed since the form was opened. Scripts do not tell what they have seen.
+    pub(crate) fn is_outdated(&self, stored: &User) -> bool {
+        !self.seen.is_empty() && self.seen != Self::of(stored).seen
     }
 
     /// The form as it was sent.
@@ -143,6 +159,7 @@ impl UserForm {
             gid: number("gid"),
             allowed_ip: text("allowed_ip"),
             denied_ip: text("denied_ip"),
+            seen: text("_seen"),
             numbers_missing,
             dirs_wrong,
         }

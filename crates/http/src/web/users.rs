@@ -1,7 +1,7 @@
 //! The list of users: search, filter, order and pages on the server, so that a hundred thousand users are no
 //! trouble; and what is done to several at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -352,6 +352,9 @@ pub(crate) async fn act(
             }
         }
     }
+    // One that is there twice would fail the second time.
+    let mut known = HashSet::new();
+    picked.retain(|id| known.insert(*id));
     if picked.is_empty() {
         let notice = context! { kind => "warn", text => "Tick the users first that this is meant for." };
         return show(&view, &parts, &wanted, Some(notice), &[]).await;

@@ -180,3 +180,54 @@ fn a_name_was_a_formula_in_a_spreadsheet() {
     let refused = ctl(&["status", "--output", "csv"]).run();
     assert_eq!(refused.code, Some(1), "{}", refused.report());
 }
+
+/// Whoever saved last won, and the other one's change was gone without a word.
+#[test]
+fn the_second_of_two_forms_undid_the_first() {
+    let server = TestServer::start();
+    let user = server.user("anna").field("quota_files", 7).field("password", "secret").create();
+    let path = format!("/web/user/{}", user.id);
+    let open = || {
+        let page = request(server.http_port, "GET", &path, &[], None).expect(200).body;
+        let (_, rest) = page.split_once("name=\"_seen\" value=\"").expect("a digest of what is shown");
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    let home = server.path("homes/anna").display().to_string();
+    let send = |seen: &str, max_sessions: u32, quota_files: u32, action: &str| {
+        let form = format!(
+            "username=anna&permissions=*&status=1&quota_size=0&upload_bandwidth=0&download_bandwidth=0&uid=0&gid=0\
+             &home_dir={home}&max_sessions={max_sessions}&quota_files={quota_files}&_action={action}{seen}"
+        );
+        let kind = ("Content-Type", "application/x-www-form-urlencoded");
+        request(server.http_port, "POST", &path, &[kind], Some(&form))
+    };
+    let stored = || {
+        let user = server.rest("GET", &format!("/api/v1/user/{}", user.id), None).expect(200).json();
+        (user["max_sessions"].as_i64().unwrap(), user["quota_files"].as_i64().unwrap())
+    };
+    let seen = format!("&_seen={}", open());
+    send(&seen, 3, 7, "").expect(303);
+    let refused = send(&seen, 0, 9, "").expect(200);
+    assert!(refused.body.contains("Somebody else has changed this user"), "{}", refused.body);
+    assert!(refused.body.contains("name=\"quota_files\""), "what was typed is still there");
+    assert_eq!(stored(), (3, 7));
+    // A button that only adds a row does not make the form forget what it has seen.
+    let row = send(&seen, 0, 9, "add_dir").expect(200);
+    assert!(row.body.contains(&seen["&_seen=".len()..]), "{}", row.body);
+    // Sent once more it is meant, and a script that does not tell what it saw always means it.
+    send(&format!("&_seen={}", open()), 0, 9, "").expect(303);
+    assert_eq!(stored(), (0, 9));
+    send("", 1, 1, "").expect(303);
+    assert_eq!(stored(), (1, 1));
+}
+
+/// A box that is sent twice is one user, not a failure.
+#[test]
+fn a_user_picked_twice_could_not_be_deleted_twice() {
+    let server = TestServer::start();
+    let user = server.user("anna").create();
+    let kind = ("Content-Type", "application/x-www-form-urlencoded");
+    let form = format!("action=delete&confirm=yes&id={0}&id={0}", user.id);
+    request(server.http_port, "POST", "/web/users", &[kind], Some(&form)).expect(303);
+    assert_eq!(server.rest("GET", "/api/v1/user", None).expect(200).json(), json!([]));
+}

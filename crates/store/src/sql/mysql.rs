@@ -166,11 +166,8 @@ impl Server for MySqlServer {
         let query = bind(sql, args);
         Ok(match call {
             Call::Fetch => {
-                let rows = query.fetch_all(connection).await?;
-                Answer {
-                    rows: rows.iter().map(|row| cells(row, cell)).collect::<Result<_, _>>()?,
-                    ..Answer::default()
-                }
+                let rows = query.try_map(|row| cells(&row, cell)).fetch_all(connection).await?;
+                Answer { rows, ..Answer::default() }
             }
             Call::Execute | Call::Insert => {
                 let done = query.execute(connection).await?;

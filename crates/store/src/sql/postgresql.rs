@@ -152,11 +152,8 @@ impl Server for PostgreSql {
         let query = bind(sql, args);
         Ok(match call {
             Call::Fetch => {
-                let rows = query.fetch_all(connection).await?;
-                Answer {
-                    rows: rows.iter().map(|row| cells(row, cell)).collect::<Result<_, _>>()?,
-                    ..Answer::default()
-                }
+                let rows = query.try_map(|row| cells(&row, cell)).fetch_all(connection).await?;
+                Answer { rows, ..Answer::default() }
             }
             Call::Execute => {
                 Answer { found: query.execute(connection).await?.rows_affected(), ..Answer::default() }

@@ -42,6 +42,9 @@ await run({
       await page.locator("#name-error", { hasText: ".." }).waitFor();
       assert.equal(await page.getByLabel("File name").inputValue(), "../outside.json");
       await everyLook(page, "backup-refused");
+      await page.getByLabel("File name").fill(".hidden.json");
+      await page.getByRole("button", { name: "Save a backup" }).click();
+      await page.locator("#name-error", { hasText: "begin with a dot" }).waitFor();
       await page.getByLabel("File name").fill("before <b>the</b> change & more.json");
       await page.getByRole("button", { name: "Save a backup" }).click();
       await page.getByRole("status").getByText("before <b>the</b> change & more.json was saved").waitFor();
@@ -78,6 +81,30 @@ await run({
       await everyLook(page, "restored");
       const now = await users();
       assert.deepEqual([now.anna.max_sessions, now.clara.max_sessions], [7, 0]);
+    }),
+
+  "a long restore tells how far it is": () =>
+    visit({ state }, async (page) => {
+      // Passwords in clear have to be hashed, which takes its time.
+      const user = (number) => ({
+        username: `many${number}`, status: 1, password: "secret", home_dir: `/srv/many${number}`, permissions: { "/": ["*"] },
+      });
+      const text = JSON.stringify({ users: Array.from({ length: 60 }, (_, number) => user(number)) });
+      await choose(page, { name: "many.json", mimeType: "application/json", buffer: Buffer.from(text) });
+      await page.getByRole("button", { name: "Restore", exact: true }).click();
+      // While the next page is on its way, nobody but the page itself can tell what it says.
+      await page.evaluate(() => {
+        const state = document.getElementById("restore-progress");
+        new MutationObserver(() => {
+          const button = document.querySelector("#restore-form button").getAttribute("aria-disabled");
+          sessionStorage.setItem("said", `${state.hidden} ${button} ${state.innerText.trim()}`);
+        }).observe(state, { subtree: true, childList: true });
+      });
+      await page.getByRole("dialog").getByRole("button", { name: "Restore" }).click();
+      await page.getByRole("heading", { name: "Restored" }).waitFor({ timeout: 60_000 });
+      const said = await page.evaluate(() => sessionStorage.getItem("said"));
+      assert.match(said, /^false true Restored \d+ of 60 users$/);
+      assert.ok((await users()).many59);
     }),
 
   "what cannot be restored is not": () =>

@@ -83,6 +83,11 @@ pub(crate) async fn save(
         Err(failure) => return failed(&view, failure),
     };
     let name = form.text("name").trim();
+    if name.split('/').any(|part| part.starts_with('.') && !matches!(part, "." | "..")) {
+        let list = files::list(backups.dir()).await;
+        let problem = "a name must not begin with a dot: this list does not show such files";
+        return show(&view, &backups, &list, name, None, Some(problem));
+    }
     match save_as(&parts, &backups, name).await {
         Ok(()) => see_other(&format!("/web/backup?saved={}", encode(name))),
         Err(failure) => {

@@ -508,6 +508,12 @@ fn https_with_a_certificate_that_changes() {
     let mut garbage = TcpStream::connect(("127.0.0.1", server.http_port)).unwrap();
     garbage.write_all(b"\x16\x03\x01\x00\x05hello").unwrap();
     let _alert_or_reset = garbage.read_to_end(&mut Vec::new());
+    // Nor do many of them: the first ones give their places to who comes.
+    let _silent: Vec<_> =
+        (0..80).map(|_| TcpStream::connect(("127.0.0.1", server.http_port)).unwrap()).collect();
+    curl(&["--max-time", "5", "-u", "ci:token", &url("/api/v1/version")]).expect_success();
+    silent.set_read_timeout(Some(secs(5))).unwrap();
+    assert_eq!(silent.read(&mut [0; 1]).unwrap_or(0), 0, "the first one was sent away");
 
     let serial = || {
         let tool = Tool::new("openssl", "openssl").args(["s_client", "-connect"]);

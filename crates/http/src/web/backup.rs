@@ -77,25 +77,20 @@ pub(crate) async fn save(
     view: View,
     headers: HeaderMap,
     body: Body,
-) -> Response {
-    let form = match Form::read(&headers, body).await {
-        Ok(form) => form,
-        Err(failure) => return failed(&view, failure),
-    };
+) -> Result<Response, Response> {
+    let form = Form::read(&headers, body).await.map_err(|failure| failed(&view, failure))?;
     let name = form.text("name").trim();
-    if name.split('/').any(|part| part.starts_with('.') && !matches!(part, "." | "..")) {
-        let list = files::list(backups.dir()).await;
-        let problem = "a name must not begin with a dot: this list does not show such files";
-        return show(&view, &backups, &list, name, None, Some(problem));
-    }
-    match save_as(&parts, &backups, name).await {
-        Ok(()) => see_other(&format!("/web/backup?saved={}", encode(name))),
-        Err(failure) => {
-            let list = files::list(backups.dir()).await;
-            let (_, problem) = words(failure);
-            show(&view, &backups, &list, name, None, Some(&problem))
+    let is_hidden = |part: &str| part.starts_with('.') && !matches!(part, "." | "..");
+    let problem = if name.split('/').any(is_hidden) {
+        "a name must not begin with a dot: this list does not show such files".to_owned()
+    } else {
+        match save_as(&parts, &backups, name).await {
+            Ok(()) => return Ok(see_other(&format!("/web/backup?saved={}", encode(name)))),
+            Err(failure) => words(failure).1,
         }
-    }
+    };
+    let list = files::list(backups.dir()).await;
+    Ok(show(&view, &backups, &list, name, None, Some(&problem)))
 }
 
 /// `POST /web/backup/upload`: a dump from the visitor's machine, as `multipart/form-data` with the token first.
@@ -155,13 +150,12 @@ pub(crate) async fn preview(
     State(backups): State<Arc<Backups>>,
     view: View,
     uri: Uri,
-) -> Response {
+) -> Result<Response, Response> {
     let query = Form::parse(uri.query().unwrap_or_default().as_bytes()).unwrap_or_default();
     let _turn = backups.turn().await;
-    match Chosen::look(&backups, query.text("file")).await {
-        Ok(chosen) => chosen.show(&parts, &view, false).await,
-        Err(failure) => failed(&view, failure),
-    }
+    let chosen =
+        Chosen::look(&backups, query.text("file")).await.map_err(|failure| failed(&view, failure))?;
+    Ok(chosen.show(&parts, &view, false).await)
 }
 
 /// `POST /web/backup/restore`
@@ -171,11 +165,9 @@ pub(crate) async fn restore(
     view: View,
     headers: HeaderMap,
     body: Body,
-) -> Response {
-    let form = match Form::read(&headers, body).await {
-        Ok(form) => form,
-        Err(failure) => return failed(&view, failure),
-    };
+) -> Result<Response, Response> {
+    let refuse = |failure| failed(&view, failure);
+    let form = Form::read(&headers, body).await.map_err(refuse)?;
     let mode = match form.text("mode") {
         "1" => RestoreMode::KeepExisting,
         _ => RestoreMode::Replace,
@@ -186,19 +178,13 @@ pub(crate) async fn restore(
         _ => 0,
     };
     let _turn = backups.turn().await;
-    let chosen = match Chosen::look(&backups, form.text("file")).await {
-        Ok(chosen) => chosen,
-        Err(failure) => return failed(&view, failure),
-    };
+    let chosen = Chosen::look(&backups, form.text("file")).await.map_err(refuse)?;
     if chosen.looked.digest != form.text("digest") {
-        return chosen.show(&parts, &view, true).await;
+        return Ok(chosen.show(&parts, &view, true).await);
     }
     let by = view.visitor.name.as_deref().unwrap_or("an administrator");
     info!(sender = "httpd", "dump {:?} is restored by {by:?} on the web pages", chosen.name);
-    let report = match api::restore(&parts, &backups, chosen.looked, mode, scan).await {
-        Ok(report) => report,
-        Err(failure) => return failed(&view, failure),
-    };
+    let report = api::restore(&parts, &backups, chosen.looked, mode, scan).await.map_err(refuse)?;
     let failure = report.failure.as_ref().map(|failure| {
         let (_, problem) = words(ApiError::Account(failure.error.clone()));
         context! { index => failure.index, username => failure.username.clone(), problem }
@@ -213,7 +199,7 @@ pub(crate) async fn restore(
         scans => scan > 0,
         failure,
     };
-    view.render("restored.html", context)
+    Ok(view.render("restored.html", context))
 }
 
 /// A dump that was chosen from the list.

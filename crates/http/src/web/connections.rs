@@ -5,23 +5,31 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use minijinja::value::Serde;
 use minijinja::{Value, context};
-use serde::Deserialize;
+use tidegate_core::Sessions;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::state::Parts;
+use crate::web::forms::Form;
 use crate::web::moving::{Connection, Speeds, clock};
 use crate::web::pages::{Pages, View, see_other};
 use crate::web::stream::{Live, Picture, Topic};
+use crate::web::users::refused;
 
 /// Connections on the page; more are only counted.
 const MOST_ROWS: usize = 500;
+
+/// How long the end of a connection is waited for, and how often it is looked for.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// `GET /web/connections`
 pub(crate) async fn page(State(parts): State<Arc<Parts>>, view: View, query: Notice) -> Response {
@@ -46,30 +54,25 @@ pub(crate) async fn live(State(live): State<Live>) -> Response {
     live.answer(Topic::Connections)
 }
 
-/// Which connection to end. Without scripts, `confirm` is asked for on a page of its own.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Disconnect {
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    confirm: String,
-}
-
-/// `POST /web/connections/disconnect`
+/// `POST /web/connections/disconnect`: ends the connection `id`. Without scripts, `confirm` is asked for on a page
+/// of its own.
 pub(crate) async fn disconnect(
     State(parts): State<Arc<Parts>>,
     view: View,
-    sent: Result<Form<Disconnect>, FormRejection>,
+    headers: HeaderMap,
+    body: Body,
 ) -> Response {
-    let Ok(Form(sent)) = sent else {
-        return view.message(StatusCode::BAD_REQUEST, "the form is not valid");
+    let sent = match Form::read(&headers, body).await {
+        Ok(sent) => sent,
+        Err(failure) => return refused(&view, &failure),
     };
+    let id = sent.text("id");
     let now = parts.sessions.now();
     let list = Speeds::default().look(&parts.sessions);
-    let Some(connection) = list.iter().find(|one| *one.id == *sent.id) else {
+    let Some(connection) = list.iter().find(|one| *one.id == *id) else {
         return see_other("/web/connections?notice=gone");
     };
-    if sent.confirm != "yes" {
+    if sent.text("confirm") != "yes" {
         let context = context! {
             title => "Disconnect",
             active => "connections",
@@ -77,7 +80,7 @@ pub(crate) async fn disconnect(
         };
         return view.render("disconnect.html", context);
     }
-    let closed = parts.sessions.close(&sent.id);
+    let closed = parts.sessions.close(id);
     if closed {
         let by = view.visitor.name.as_deref().unwrap_or("an administrator");
         info!(
@@ -85,8 +88,17 @@ pub(crate) async fn disconnect(
             connection_id = &*connection.id,
             "connection closed by {by:?} on the web pages"
         );
+        until_gone(&parts.sessions, id).await;
     }
     see_other(if closed { "/web/connections?notice=closed" } else { "/web/connections?notice=gone" })
+}
+
+/// The page that follows should not list it any more. On a busy machine the end of a connection takes a moment.
+async fn until_gone(sessions: &Sessions, id: &str) {
+    let end = Instant::now() + GONE_WITHIN;
+    while Instant::now() < end && sessions.list().iter().any(|one| *one.connection_id == *id) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// What was done before the page was shown: `notice` of the query.

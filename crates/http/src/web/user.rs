@@ -242,6 +242,7 @@ fn show(
         context! {
             title, active => "users",
             id => stored.map(|user| user.id), seen => form.seen.clone(),
+            outdated => general.as_deref() == Some(OUTDATED),
             form => Serde(form.clone()), dirs, errors => Serde(errors.clone()), fields, general,
             keys => Serde(form.keys()), warnings => warnings(stored, form),
             has_password => stored.is_some_and(|user| !user.password.is_empty()),

@@ -15,7 +15,7 @@ use russh::ChannelWriteHalf;
 use russh::server::Msg;
 use tokio_util::sync::CancellationToken;
 
-use crate::inbox::{Gate, Inbox, InboxError};
+use crate::inbox::{Inbox, InboxError};
 use crate::stream::StreamInbox;
 
 /// `SSH_EXTENDED_DATA_STDERR` of RFC 4254 §5.2.
@@ -65,7 +65,6 @@ impl Arrivals {
 pub(crate) struct Channel<I = Inbox> {
     out: ChannelWriteHalf<Msg>,
     inbox: Arc<I>,
-    gate: Arc<Gate>,
     ended: CancellationToken,
 }
 
@@ -90,13 +89,8 @@ impl Channel<StreamInbox> {
 }
 
 impl<I> Channel<I> {
-    pub(crate) fn new(
-        out: ChannelWriteHalf<Msg>,
-        inbox: Arc<I>,
-        gate: Arc<Gate>,
-        ended: CancellationToken,
-    ) -> Self {
-        Self { out, inbox, gate, ended }
+    pub(crate) fn new(out: ChannelWriteHalf<Msg>, inbox: Arc<I>, ended: CancellationToken) -> Self {
+        Self { out, inbox, ended }
     }
 
     /// What the client sent.
@@ -111,15 +105,11 @@ impl<I> Channel<I> {
 
     /// Sends data; waits until the client's window and the connection's queue have room.
     pub(crate) async fn send(&self, data: Bytes) -> Result<(), Closed> {
-        // While this waits, requests must still be taken from the socket: the client's window
-        // adjustment, which ends the wait, is behind them.
-        let _sending = self.gate.sending();
         self.race(self.out.data_bytes(data)).await
     }
 
     /// Sends text for the client's standard error; waits like [`send`](Self::send).
     pub(crate) async fn stderr(&self, data: Bytes) -> Result<(), Closed> {
-        let _sending = self.gate.sending();
         self.race(self.out.extended_data_bytes(STDERR, data)).await
     }
 

@@ -26,11 +26,12 @@ use crate::algorithms::is_accepted_signature;
 use crate::channel::{Arrivals, Channel};
 use crate::command::git::is_protocol;
 use crate::command::{self, Commands};
-use crate::inbox::{Gate, Inbox};
+use crate::inbox::Inbox;
 use crate::limits::{HalfOpen, Open};
 use crate::sftp::{self, SftpSettings};
 use crate::socket::SocketControl;
 use crate::stream::StreamInbox;
+use crate::window::{Backlog, Window};
 
 /// Channels that one connection may open in its life: the library keeps a little for each.
 const MAX_CHANNELS_EVER: u32 = 100_000;
@@ -53,8 +54,6 @@ pub(crate) struct Shared {
     pub(crate) max_auth_tries: Option<u32>,
     pub(crate) login_banner: Option<String>,
     pub(crate) workers: TaskTracker,
-    /// How often the socket of a client that must wait is still read, so that keep-alive answers are seen.
-    pub(crate) trickle: Duration,
 }
 
 /// What the connection's task and its handler share.
@@ -96,7 +95,7 @@ impl Connection {
 pub(crate) struct ConnectionHandler {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
-    gate: Arc<Gate>,
+    backlog: Arc<Backlog>,
     channels: HashMap<ChannelId, ChannelState>,
     opened: u32,
     keys: HashMap<(String, Vec<u8>), bool>,
@@ -137,9 +136,9 @@ impl Drop for ConnectionHandler {
 
 impl ConnectionHandler {
     pub(crate) fn new(shared: Arc<Shared>, connection: Arc<Connection>) -> Self {
-        let gate = Arc::new(Gate::new(connection.control.clone(), shared.trickle));
+        let backlog = Arc::new(Backlog::new(shared.max_channels));
         let (channels, keys) = (HashMap::new(), HashMap::new());
-        Self { shared, connection, gate, channels, opened: 0, keys, probes: 0, unproven: None }
+        Self { shared, connection, backlog, channels, opened: 0, keys, probes: 0, unproven: None }
     }
 
     fn attempt(&self, user: &str) -> Attempt {
@@ -193,17 +192,17 @@ impl ConnectionHandler {
     }
 
     /// Hands the channel to a worker that speaks SFTP.
-    fn start_sftp(&mut self, id: ChannelId) -> bool {
-        let inbox = Arc::new(Inbox::new(Arc::clone(&self.gate)));
+    fn start_sftp(&mut self, id: ChannelId, library: &RusshSession) -> bool {
+        let inbox = Arc::new(Inbox::new(self.window(id, library)));
         let Some(claimed) = self.claim(id, Arrivals::Packets(Arc::clone(&inbox))) else { return false };
-        let channel = Channel::new(claimed.out, inbox, Arc::clone(&self.gate), claimed.ended);
+        let channel = Channel::new(claimed.out, inbox, claimed.ended);
         let shared = Arc::clone(&self.shared);
         self.spawn_worker(id, async move { sftp::serve(&channel, &claimed.session, &shared.sftp).await });
         true
     }
 
     /// Hands the channel to a worker that runs a command, if it is one that is enabled.
-    fn start_command(&mut self, id: ChannelId, line: &[u8]) -> bool {
+    fn start_command(&mut self, id: ChannelId, line: &[u8], library: &RusshSession) -> bool {
         let job = match self.shared.commands.parse(line) {
             Ok(job) => job,
             Err(error) => {
@@ -212,9 +211,9 @@ impl ConnectionHandler {
                 return false;
             }
         };
-        let inbox = Arc::new(StreamInbox::new(Arc::clone(&self.gate)));
+        let inbox = Arc::new(StreamInbox::new(self.window(id, library)));
         let Some(claimed) = self.claim(id, Arrivals::Stream(Arc::clone(&inbox))) else { return false };
-        let channel = Channel::new(claimed.out, inbox, Arc::clone(&self.gate), claimed.ended);
+        let channel = Channel::new(claimed.out, inbox, claimed.ended);
         let git_protocol = self.channels.get_mut(&id).and_then(|state| state.git_protocol.take());
         let shared = Arc::clone(&self.shared);
         self.spawn_worker(id, async move {
@@ -222,6 +221,15 @@ impl ConnectionHandler {
             command::serve(&channel, &claimed.session, &shared.commands, job, protocol).await;
         });
         true
+    }
+
+    /// The window of a channel on which nothing was sent yet.
+    fn window(&self, id: ChannelId, library: &RusshSession) -> Window {
+        let handle = library.handle();
+        // An error means that the connection is gone.
+        Window::new(Arc::clone(&self.backlog), move |bytes| {
+            let _ = handle.grant_window(id, bytes);
+        })
     }
 
     /// Takes what a worker needs from a channel on which nothing runs yet.
@@ -268,6 +276,11 @@ fn rejected() -> Auth {
 /// The methods on offer, in the order of failure replies.
 pub(crate) fn methods() -> MethodSet {
     MethodSet::from([MethodKind::Password, MethodKind::PublicKey].as_slice())
+}
+
+/// Gives the client back the window of what was thrown away.
+fn grant(library: &mut RusshSession, id: ChannelId, bytes: usize) -> Result<(), russh::Error> {
+    library.grant_window(id, u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
 impl Handler for ConnectionHandler {
@@ -430,15 +443,25 @@ impl Handler for ConnectionHandler {
         &mut self,
         id: ChannelId,
         data: &[u8],
-        _session: &mut RusshSession,
+        session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
         match self.channels.get(&id) {
             Some(ChannelState { arrivals: Some(arrivals), .. }) => {
                 arrivals.push(data).map_err(|error| self.cut_off(&error))
             }
-            // Data before a subsystem or command, or after its end, has nobody to go to.
-            _ => Ok(()),
+            // Data before a subsystem or command has nobody to go to.
+            _ => grant(session, id, data.len()),
         }
+    }
+
+    async fn extended_data(
+        &mut self,
+        id: ChannelId,
+        _code: u32,
+        data: &[u8],
+        session: &mut RusshSession,
+    ) -> Result<(), Self::Error> {
+        grant(session, id, data.len())
     }
 
     async fn subsystem_request(
@@ -447,7 +470,7 @@ impl Handler for ConnectionHandler {
         name: &str,
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
-        if name == "sftp" && self.start_sftp(id) {
+        if name == "sftp" && self.start_sftp(id, session) {
             session.channel_success(id)
         } else {
             session.channel_failure(id)
@@ -460,7 +483,11 @@ impl Handler for ConnectionHandler {
         data: &[u8],
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
-        if self.start_command(id, data) { session.channel_success(id) } else { session.channel_failure(id) }
+        if self.start_command(id, data, session) {
+            session.channel_success(id)
+        } else {
+            session.channel_failure(id)
+        }
     }
 
     async fn shell_request(&mut self, id: ChannelId, session: &mut RusshSession) -> Result<(), Self::Error> {

@@ -1,44 +1,17 @@
 //! Requests between the connection's task, which must never wait, and the channel's worker.
 //!
-//! # Why the bounds cannot lock up
-//!
-//! The library gives the client its window back when data arrives, so only we can slow the client down:
-//! by reading its socket at a slower pace ([`Gate`]). The pace is never zero. While no worker of the
-//! connection waits to *send*, the socket is all but stopped: the disk and the throttle go on without the
-//! client, and the little that is read lets keep-alive answers through. While a worker waits to send, the
-//! socket is read on, because the window adjustment it waits for is behind the data; the more is waiting,
-//! the slower, so that a slow upload holds back the download beside it instead of filling memory. What may
-//! wait on one connection is bounded by [`LIMIT_REQUEST_BYTES`] and [`LIMIT_BYTES`], beyond which it ends. A
-//! run of READ requests, which clients that prefetch whole files send without limit, is kept as one entry
-//! of constant size.
+//! What waits is bounded by the channel's [`Window`], which is opened again when a request is taken. A run of
+//! READ requests, which clients that prefetch whole files send without limit, is kept as one entry of constant
+//! size, and all of it but the first counts as taken when it arrives.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tidegate_sftp_wire::{FrameBuffer, FrameError, kind};
 use tokio::sync::Notify;
 
-use crate::socket::SocketControl;
-
-/// Bytes waiting on a connection beyond which its socket is read more slowly.
-pub(crate) const PAUSE_BYTES: usize = 2 << 20;
-
-/// Bytes waiting on a connection at which its socket is read at full speed again.
-pub(crate) const RESUME_BYTES: usize = 1 << 20;
-
-/// Bytes of requests without data waiting on a connection beyond which it ends: such a client asks and
-/// does not read.
-const LIMIT_REQUEST_BYTES: usize = 6 << 20;
-
-/// Bytes waiting on a connection, data included, beyond which it ends. The pace makes that all but
-/// impossible: it takes a client that sends on for many minutes to a disk that has stopped.
-const LIMIT_BYTES: usize = 24 << 20;
-
-/// Entries waiting on a connection beyond which it ends; each costs about 100 bytes.
-const LIMIT_ENTRIES: usize = 64 * 1024;
+use crate::window::{BacklogError, Load, Window};
 
 /// Longest SFTP packet, as OpenSSH's limit: type and body, without the length word.
 const MAX_FRAME_BYTES: u32 = 262_144;
@@ -50,15 +23,15 @@ pub(crate) const WRITE_RUN_BYTES: usize = 512 << 10;
 /// Size of a READ packet without its handle: type, id, handle length, offset, length.
 const READ_FIXED_BYTES: usize = 1 + 4 + 4 + 8 + 4;
 
+/// Size of the length word in front of each packet.
+const LENGTH_WORD_BYTES: usize = 4;
+
 /// Why the client must be cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InboxError {
-    /// It sends requests and does not read the answers.
-    #[error("too many requests are waiting while the client does not read the replies")]
-    Full,
-    /// It sends data that cannot be written as fast.
-    #[error("too much data is waiting to be written")]
-    TooMuchData,
+    /// Too much is waiting.
+    #[error("{0}")]
+    Backlog(#[from] BacklogError),
     /// The packets cannot be told apart any more.
     #[error("{0}")]
     Frame(#[from] FrameError),
@@ -90,94 +63,14 @@ impl Entry {
             Self::Reads { .. } => Load { data: 0, requests: READ_FIXED_BYTES, entries: 1 },
         }
     }
-}
 
-/// What waits, by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Load {
-    /// Bytes of data to be written.
-    pub(crate) data: usize,
-    /// Bytes of everything else.
-    pub(crate) requests: usize,
-    /// Number of entries.
-    pub(crate) entries: usize,
-}
-
-/// Decides for one connection how fast its socket is read, by what waits on all of its channels.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    control: SocketControl,
-    /// The pace at which keep-alive answers of a client that must wait are still seen.
-    trickle: Duration,
-    sending: AtomicUsize,
-    data: AtomicUsize,
-    requests: AtomicUsize,
-    entries: AtomicUsize,
-    slowed: AtomicBool,
-    /// Held while the pace is decided, so that the last decision is made on the latest numbers.
-    deciding: Mutex<()>,
-}
-
-impl Gate {
-    pub(crate) fn new(control: SocketControl, trickle: Duration) -> Self {
-        Self {
-            control,
-            trickle,
-            sending: AtomicUsize::new(0),
-            data: AtomicUsize::new(0),
-            requests: AtomicUsize::new(0),
-            entries: AtomicUsize::new(0),
-            slowed: AtomicBool::new(false),
-            deciding: Mutex::new(()),
-        }
-    }
-
-    /// So much more waits.
-    pub(crate) fn filled(&self, load: Load) -> Result<(), InboxError> {
-        let data = self.data.fetch_add(load.data, Ordering::SeqCst) + load.data;
-        let requests = self.requests.fetch_add(load.requests, Ordering::SeqCst) + load.requests;
-        let entries = self.entries.fetch_add(load.entries, Ordering::SeqCst) + load.entries;
-        if data + requests > PAUSE_BYTES {
-            self.decide();
-        }
-        if requests > LIMIT_REQUEST_BYTES || entries > LIMIT_ENTRIES {
-            return Err(InboxError::Full);
-        }
-        if data + requests > LIMIT_BYTES { Err(InboxError::TooMuchData) } else { Ok(()) }
-    }
-
-    /// So much was taken.
-    pub(crate) fn drained(&self, load: Load) {
-        self.data.fetch_sub(load.data, Ordering::SeqCst);
-        self.requests.fetch_sub(load.requests, Ordering::SeqCst);
-        self.entries.fetch_sub(load.entries, Ordering::SeqCst);
-        if self.slowed.load(Ordering::SeqCst) {
-            self.decide();
-        }
-    }
-
-    /// Marks that a worker waits for the client; reading goes on until the guard is dropped.
-    pub(crate) fn sending(&self) -> Sending<'_> {
-        self.sending.fetch_add(1, Ordering::SeqCst);
-        if self.slowed.load(Ordering::SeqCst) {
-            self.decide();
-        }
-        Sending(self)
-    }
-
-    fn decide(&self) {
-        let _deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = self.data.load(Ordering::SeqCst) + self.requests.load(Ordering::SeqCst);
-        let before = self.slowed.load(Ordering::SeqCst);
-        let slow = waiting > if before { RESUME_BYTES } else { PAUSE_BYTES };
-        self.slowed.store(slow, Ordering::SeqCst);
-        let pace = match (slow, self.sending.load(Ordering::SeqCst)) {
-            (false, _) => Duration::ZERO,
-            (true, 0) => self.trickle,
-            // 4 ms with little waiting, doubled by every 2 MiB more: a second and more near the limit.
-            (true, _) => Duration::from_millis(4 << (waiting / (2 << 20)).min(8)).min(self.trickle),
-        };
-        self.control.set_pace(pace);
+    /// What it took on the wire; of a run, its first.
+    fn wire_bytes(&self) -> usize {
+        LENGTH_WORD_BYTES
+            + match self {
+                Self::Packet(packet) => packet.len(),
+                Self::Reads { handle, .. } => READ_FIXED_BYTES + handle.len(),
+            }
     }
 }
 
@@ -186,35 +79,38 @@ impl Gate {
 pub(crate) struct Inbox {
     state: Mutex<State>,
     arrived: Notify,
-    gate: Arc<Gate>,
+    window: Window,
 }
 
 #[derive(Debug)]
 struct State {
     frames: FrameBuffer,
     entries: VecDeque<Entry>,
-    /// What the gate counts for this channel.
     load: Load,
+    /// What was taken since the window was last told, as on the wire.
+    taken_bytes: usize,
     eof: bool,
     closed: bool,
 }
 
 impl Inbox {
-    pub(crate) fn new(gate: Arc<Gate>) -> Self {
+    pub(crate) fn new(window: Window) -> Self {
         let state = State {
             frames: FrameBuffer::new(MAX_FRAME_BYTES),
             entries: VecDeque::new(),
             load: Load::default(),
+            taken_bytes: 0,
             eof: false,
             closed: false,
         };
-        Self { state: Mutex::new(state), arrived: Notify::new(), gate }
+        Self { state: Mutex::new(state), arrived: Notify::new(), window }
     }
 
     /// Takes in what arrived; never waits.
     pub(crate) fn push(&self, chunk: &[u8]) -> Result<(), InboxError> {
         let mut state = self.state();
         if state.closed {
+            self.window.taken(Load::default(), chunk.len(), 0);
             return Ok(());
         }
         let before = state.load;
@@ -231,10 +127,10 @@ impl Inbox {
             }
         }
         // Counted before anyone can take it, so that the count never falls below zero.
-        let counted = self.gate.filled(state.load - before);
-        drop(state);
+        let counted = self.window.filled(state.load - before);
+        self.released(state.load, state);
         self.arrived.notify_one();
-        outcome.and(counted)
+        outcome.and(counted.map_err(InboxError::from))
     }
 
     /// The client sends nothing more.
@@ -289,6 +185,8 @@ impl Inbox {
     pub(crate) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
+        state.taken_bytes +=
+            state.frames.buffered() + state.entries.iter().map(Entry::wire_bytes).sum::<usize>();
         state.frames = FrameBuffer::new(MAX_FRAME_BYTES);
         let before = state.load;
         state.entries = VecDeque::new();
@@ -296,10 +194,13 @@ impl Inbox {
         self.released(before, state);
     }
 
-    fn released(&self, before: Load, state: MutexGuard<'_, State>) {
+    fn released(&self, before: Load, mut state: MutexGuard<'_, State>) {
         let load = before - state.load;
+        let bytes = std::mem::take(&mut state.taken_bytes);
         drop(state);
-        self.gate.drained(load);
+        if bytes > 0 {
+            self.window.taken(load, bytes, before.bytes());
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -310,30 +211,6 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl std::ops::Sub for Load {
-    type Output = Self;
-
-    fn sub(self, other: Self) -> Self {
-        Self {
-            data: self.data - other.data,
-            requests: self.requests - other.requests,
-            entries: self.entries - other.entries,
-        }
-    }
-}
-
-/// While it lives, the socket is read whatever is waiting.
-pub(crate) struct Sending<'a>(&'a Gate);
-
-impl Drop for Sending<'_> {
-    fn drop(&mut self) {
-        self.0.sending.fetch_sub(1, Ordering::SeqCst);
-        if self.0.slowed.load(Ordering::SeqCst) {
-            self.0.decide();
-        }
     }
 }
 
@@ -348,6 +225,7 @@ impl State {
             && next.3 == *length
         {
             *count = count.saturating_add(1);
+            self.taken_bytes += LENGTH_WORD_BYTES + frame.len();
             return;
         }
         let entry = match read {
@@ -376,6 +254,7 @@ impl State {
         }
         let entry = self.entries.pop_front()?;
         self.load = self.load - entry.load();
+        self.taken_bytes += entry.wire_bytes();
         if self.entries.is_empty() {
             // An idle session must cost nothing.
             self.entries.shrink_to(8);
@@ -404,11 +283,15 @@ fn parse_read(frame: &Bytes) -> Option<(u32, Bytes, u64, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
     use bytes::BytesMut;
     use tidegate_sftp_wire::Request;
 
-    const TRICKLE: Duration = Duration::from_secs(30);
+    use super::*;
+    use crate::window::Backlog;
+    use crate::window::tests::window;
 
     fn frame(request: &Request) -> BytesMut {
         let mut out = BytesMut::new();
@@ -422,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_of_reads_is_one_entry_and_comes_out_as_it_went_in() {
-        let (inbox, _control) = inbox();
+        let (inbox, _granted) = inbox();
         let mut bytes = BytesMut::new();
         for i in 0..100_000u32 {
             bytes.extend_from_slice(&frame(&read(7 + i, u64::from(i) * 1000)));
@@ -448,50 +331,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_socket_is_slowed_by_all_channels_and_all_but_stopped_only_while_nobody_sends() {
-        let (inbox, control) = inbox();
-        let other = Inbox::new(Arc::clone(&inbox.gate));
-        let write = Request::Write {
-            id: 1,
-            handle: Bytes::from_static(b"hand"),
-            offset: 0,
-            data: Bytes::from(vec![0; 200_000]),
-        };
-        for _ in 0..6 {
-            inbox.push(&frame(&write)).unwrap();
-            other.push(&frame(&write)).unwrap();
+    async fn what_is_taken_is_granted_again_to_the_byte() {
+        let (inbox, granted) = inbox();
+        let mut sent = 0;
+        for id in 0..2000 {
+            let handle = Bytes::from_static(b"hand");
+            let data = Bytes::from(vec![0; 10_000]);
+            let written = frame(&Request::Write { id, handle, offset: 0, data });
+            let asked = frame(&read(id, u64::from(id) * 1000));
+            for chunk in [&written[..7], &written[7..], &asked] {
+                inbox.push(chunk).unwrap();
+                sent += chunk.len();
+            }
+            while inbox.try_take().is_some() {}
         }
-        assert_eq!(control.pace(), TRICKLE);
-        let sending = inbox.gate.sending();
-        let slow = control.pace();
-        assert!(slow < TRICKLE / 100, "{slow:?}");
-        while inbox.state().load.data < 12 << 20 {
-            inbox.push(&frame(&write)).unwrap();
-        }
-        assert!(control.pace() > slow * 10, "the more waits, the slower");
-        drop(sending);
-        assert_eq!(control.pace(), TRICKLE);
-        drop(other);
-        while inbox.state().load.data >= RESUME_BYTES {
-            inbox.take().await.unwrap();
-        }
-        assert!(control.pace().is_zero());
+        assert_eq!(inbox.state().load, Load::default());
+        assert_eq!(inbox.window.backlog(), Load::default());
+        inbox.push(&[0, 0, 0, 9, 1]).unwrap();
+        inbox.close();
+        inbox.push(&[0; 100]).unwrap();
+        sent += 105;
+        assert_eq!(inbox.window.promised(&granted), sent + inbox.window.grown());
     }
 
     #[tokio::test]
     async fn a_client_that_never_reads_is_cut_off() {
-        let (inbox, _control) = inbox();
+        let (inbox, _granted) = inbox();
         let stat = frame(&Request::Stat { id: 1, path: Bytes::from_static(b"/") });
         let error = loop {
             if let Err(error) = inbox.push(&stat) {
                 break error;
             }
         };
-        assert_eq!(error, InboxError::Full);
+        assert_eq!(error, InboxError::Backlog(BacklogError::Requests));
     }
 
-    fn inbox() -> (Inbox, SocketControl) {
-        let control = SocketControl::detached();
-        (Inbox::new(Arc::new(Gate::new(control.clone(), TRICKLE))), control)
+    fn inbox() -> (Inbox, Arc<AtomicUsize>) {
+        let (window, granted) = window(&Arc::new(Backlog::new(1)));
+        (Inbox::new(window), granted)
     }
 }

@@ -18,6 +18,7 @@ mod sftp;
 pub mod shell_words;
 mod socket;
 mod stream;
+mod window;
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,10 +48,6 @@ use limits::{ConnectionLimits, accept_loop};
 use sftp::SftpSettings;
 use socket::Socket;
 
-/// Room that a client has in flight on a channel. OpenSSH's client keeps 64 requests of 255 KiB in
-/// flight, so 32 MiB never holds it up, however long the line; what waits here is bounded by the inbox.
-const WINDOW_BYTES: u32 = 32 << 20;
-
 /// Longest channel packet that we announce: fewer, larger packets are what makes uploads cheap.
 const MAX_PACKET_BYTES: u32 = 200_000;
 
@@ -59,10 +56,6 @@ const EVENT_BUFFER: usize = 16;
 
 /// Grace for what ends by itself once all sessions were told to.
 const LAST_GRACE: Duration = Duration::from_secs(5);
-
-/// Bounds of the pace at which the socket of a client that must wait is still read.
-const MIN_TRICKLE: Duration = Duration::from_millis(200);
-const MAX_TRICKLE: Duration = Duration::from_secs(30);
 
 /// The refusals that the library itself counts before it disconnects: ours plus probes for methods.
 const EXTRA_REFUSALS: usize = 8;
@@ -130,7 +123,8 @@ impl Server {
                 rekey_read_limit: rekey_bytes,
                 rekey_time_limit: settings.rekey_interval.unwrap_or(unlimited),
             },
-            window_size: WINDOW_BYTES,
+            window_size: window::INITIAL_BYTES,
+            manual_window: Some(window::most_bytes(settings.max_channels)),
             maximum_packet_size: MAX_PACKET_BYTES,
             channel_buffer_size: 1,
             event_buffer_size: EVENT_BUFFER,
@@ -154,7 +148,6 @@ impl Server {
             max_auth_tries: settings.max_auth_tries,
             login_banner: settings.login_banner,
             workers: TaskTracker::new(),
-            trickle: trickle(settings.keepalive_interval, settings.keepalive_max),
         };
         Ok(Bound {
             listeners,
@@ -218,12 +211,6 @@ impl Bound {
         shared.workers.close();
         let _ = tokio::time::timeout(LAST_GRACE, shared.workers.wait()).await;
     }
-}
-
-/// A packet may take three reads, and must be there before the last keep-alive request is given up.
-fn trickle(keepalive_interval: Option<Duration>, keepalive_max: usize) -> Duration {
-    let patience = keepalive_interval.unwrap_or(MAX_TRICKLE) * u32::try_from(keepalive_max).unwrap_or(1);
-    (patience / 6).clamp(MIN_TRICKLE, MAX_TRICKLE)
 }
 
 /// One connection, from its first byte to its last.

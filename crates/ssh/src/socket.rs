@@ -1,4 +1,4 @@
-//! The stream under an SSH session: a TCP connection that the server can end, pause and put under a deadline
+//! The stream under an SSH session: a TCP connection that the server can end and put under a deadline
 //! whatever the SSH library is doing with it, and that needs one system call for each packet or less.
 //!
 //! * **Ending.** The library reads its own queue of messages only between packets and not during a key
@@ -6,8 +6,6 @@
 //!   read and write fails, and the session ends with its stream.
 //! * **Deadline.** Until [`SocketControl::authenticated`], reads and writes fail once the login grace time is
 //!   over, however busy the peer keeps the connection.
-//! * **Pausing.** The library gives the peer new window on receipt of data, not on its consumption. The
-//!   only way to slow a peer down is to read less often ([`SocketControl::set_pace`]); TCP does the rest.
 //! * **Reading ahead.** The library asks for the length of a packet, then for its body. Small requests are
 //!   answered from a buffer that one read filled; large ones get their bytes directly, and the same call
 //!   fetches the beginning of what follows. Nothing is held while a connection is silent.
@@ -17,7 +15,6 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use socket2::SockRef;
@@ -38,9 +35,6 @@ const LOOK_AHEAD: usize = 1024;
 const KILLED: u32 = 1;
 const EXPIRED: u32 = 2;
 const AUTHENTICATED: u32 = 4;
-/// The bits above hold the pace: milliseconds between two reads.
-const PACE_SHIFT: u32 = 8;
-const MAX_PACE_MS: u32 = u32::MAX >> PACE_SHIFT;
 
 /// A TCP connection under the control of [`SocketControl`].
 #[derive(Debug)]
@@ -52,13 +46,9 @@ pub(crate) struct Socket {
     next_fill: usize,
     /// `None` once the peer is known to be authenticated.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// When the socket may be read next; `None` at full speed.
-    next_read: Option<Pin<Box<Sleep>>>,
-    /// When it was read last, as far as that matters for the pace.
-    last_read: Instant,
 }
 
-/// Ends and pauses a [`Socket`] from anywhere. Clones are the same control.
+/// Ends a [`Socket`] from anywhere. Clones are the same control.
 #[derive(Debug, Clone)]
 pub(crate) struct SocketControl(Arc<Shared>);
 
@@ -92,8 +82,6 @@ impl Socket {
             ahead: BytesMut::new(),
             next_fill: SMALL_FILL,
             deadline: Some(Box::pin(tokio::time::sleep_until(deadline))),
-            next_read: None,
-            last_read: Instant::now(),
         };
         (socket, control)
     }
@@ -120,32 +108,7 @@ impl Socket {
         Ok(flags)
     }
 
-    /// Whether the pace allows a read now; if not, the task is woken when it does. What was read ahead is
-    /// not held back: it is in memory already.
-    fn may_read(&mut self, context: &mut Context<'_>, flags: u32) -> bool {
-        let pace = Duration::from_millis((flags >> PACE_SHIFT).into());
-        if pace.is_zero() {
-            self.next_read = None;
-            return true;
-        }
-        if !self.ahead.is_empty() {
-            return true;
-        }
-        let due = self.last_read + pace;
-        let sleep = self.next_read.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-        sleep.as_mut().reset(due);
-        if sleep.as_mut().poll(context).is_pending() {
-            return false;
-        }
-        self.last_read = Instant::now();
-        true
-    }
-
-    fn poll_read_unpaused(
-        &mut self,
-        context: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read_stream(&mut self, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -240,9 +203,7 @@ impl AsyncRead for Socket {
         let socket = self.get_mut();
         loop {
             let flags = socket.check(context)?;
-            if socket.may_read(context, flags)
-                && let Poll::Ready(result) = socket.poll_read_unpaused(context, buf)
-            {
+            if let Poll::Ready(result) = socket.poll_read_stream(context, buf) {
                 return Poll::Ready(result);
             }
             if socket.control.park(Side::Reader, context, flags) {
@@ -307,19 +268,6 @@ impl SocketControl {
         self.flags() & EXPIRED != 0
     }
 
-    /// Reads the socket at most once per `pace`; zero is full speed. A slow peer is then held up by TCP's
-    /// buffers. At any pace a little is read, so answers to keep-alive requests and the end are still seen.
-    pub(crate) fn set_pace(&self, pace: Duration) {
-        let ms = u32::try_from(pace.as_millis()).unwrap_or(MAX_PACE_MS).min(MAX_PACE_MS);
-        self.change(|flags| flags & !(MAX_PACE_MS << PACE_SHIFT) | ms << PACE_SHIFT);
-    }
-
-    /// The pace that was set.
-    #[cfg(test)]
-    pub(crate) fn pace(&self) -> Duration {
-        Duration::from_millis((self.flags() >> PACE_SHIFT).into())
-    }
-
     fn flags(&self) -> u32 {
         self.0.flags.load(Ordering::Acquire)
     }
@@ -365,6 +313,8 @@ impl SocketControl {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
@@ -501,55 +451,16 @@ mod tests {
         assert_eq!(writing.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 
-    #[tokio::test]
-    async fn paused_reads_wait_until_they_are_resumed() {
-        let (mut socket, control, mut client) = pair(HOUR).await;
-        client.write_all(b"abcd").await.unwrap();
-        assert_eq!(socket.read_u8().await.unwrap(), b'a');
-        assert_eq!(socket.read_u8().await.unwrap(), b'b');
-        assert_eq!(socket.read_u8().await.unwrap(), b'c');
-        assert_eq!(socket.read_u8().await.unwrap(), b'd');
-        control.set_pace(HOUR);
-        client.write_all(b"e").await.unwrap();
-        assert!(is_pending(&mut socket).await);
-        let reading = tokio::spawn(async move {
-            let byte = socket.read_u8().await;
-            (socket, byte)
-        });
-        settle().await;
-        assert!(!reading.is_finished());
-        control.set_pace(Duration::ZERO);
-        let (mut socket, byte) = reading.await.unwrap();
-        assert_eq!(byte.unwrap(), b'e');
-        control.set_pace(HOUR);
-        socket.write_all(b"writing goes on").await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn kill_reaches_a_paused_reader() {
-        let (mut socket, control, _client) = pair(HOUR).await;
-        control.set_pace(HOUR);
-        let reading = tokio::spawn(async move { socket.read_u8().await });
-        settle().await;
-        control.kill();
-        assert_eq!(reading.await.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn the_deadline_ends_a_silent_and_a_paused_login() {
-        for paused in [false, true] {
-            let (mut socket, control, _client) = pair(Duration::from_secs(120)).await;
-            if paused {
-                control.set_pace(HOUR);
-            }
-            let start = Instant::now();
-            assert_eq!(socket.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-            assert_eq!(start.elapsed().as_secs(), 120);
-            assert_eq!(socket.write(b"x").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-            control.authenticated();
-            assert!(control.is_expired());
-            assert!(socket.write(b"x").await.is_err(), "too late");
-        }
+    async fn the_deadline_ends_a_silent_login() {
+        let (mut socket, control, _client) = pair(Duration::from_secs(120)).await;
+        let start = Instant::now();
+        assert_eq!(socket.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_secs(), 120);
+        assert_eq!(socket.write(b"x").await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        control.authenticated();
+        assert!(control.is_expired());
+        assert!(socket.write(b"x").await.is_err(), "too late");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,21 +1,20 @@
 //! What a client sends to a command: a stream of bytes between the connection's task, which must never
 //! wait, and the channel's worker. The sibling of [`Inbox`](crate::inbox::Inbox), which holds packets.
 //!
-//! # Why the bounds cannot lock up
-//!
-//! As for packets (`inbox.rs`): what waits counts for the whole connection, slows its reading, and is
-//! bounded. A worker never waits for more than [`WRITE_RUN_BYTES`], which is below the bound, so what it
-//! waits for always arrives. Bytes are kept in blocks, as many small chunks would cost more than they hold.
+//! What waits is bounded by the channel's [`Window`], which is opened again when bytes are taken. A worker never
+//! waits for more than [`WRITE_RUN_BYTES`], which is below what a window always has open, so what it waits for
+//! always arrives. Bytes are kept in blocks, as many small chunks would cost more than they hold.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::inbox::{Gate, InboxError, Load, WRITE_RUN_BYTES};
+use crate::inbox::{InboxError, WRITE_RUN_BYTES};
+use crate::window::{Load, Window};
 
 /// Size of the first block; most commands send no more.
 const FIRST_BLOCK_BYTES: usize = 4 << 10;
@@ -31,7 +30,7 @@ const RUN_PATIENCE: Duration = Duration::from_millis(250);
 pub(crate) struct StreamInbox {
     state: Mutex<State>,
     arrived: Notify,
-    gate: Arc<Gate>,
+    window: Window,
 }
 
 #[derive(Debug)]
@@ -48,7 +47,7 @@ struct State {
 }
 
 impl StreamInbox {
-    pub(crate) fn new(gate: Arc<Gate>) -> Self {
+    pub(crate) fn new(window: Window) -> Self {
         let state = State {
             blocks: VecDeque::new(),
             tail: BytesMut::new(),
@@ -58,24 +57,25 @@ impl StreamInbox {
             eof: false,
             closed: false,
         };
-        Self { state: Mutex::new(state), arrived: Notify::new(), gate }
+        Self { state: Mutex::new(state), arrived: Notify::new(), window }
     }
 
     /// Takes in what arrived; never waits.
     pub(crate) fn push(&self, chunk: &[u8]) -> Result<(), InboxError> {
         let mut state = self.state();
         if state.closed {
+            self.window.taken(Load::default(), chunk.len(), 0);
             return Ok(());
         }
         state.append(chunk);
         let enough = state.bytes >= state.wanted;
         // Counted before anyone can take it, so that the count never falls below zero.
-        let counted = self.gate.filled(load(chunk.len()));
+        let counted = self.window.filled(load(chunk.len()));
         drop(state);
         if enough {
             self.arrived.notify_one();
         }
-        counted
+        Ok(counted?)
     }
 
     /// The client sends nothing more.
@@ -92,7 +92,7 @@ impl StreamInbox {
         let bytes = state.bytes;
         (state.blocks, state.tail, state.bytes) = (VecDeque::new(), BytesMut::new(), 0);
         drop(state);
-        self.gate.drained(load(bytes));
+        self.taken(bytes, bytes);
     }
 
     /// The next bytes, at most `most`; `None` after the last. Cancel safe: nothing is taken before it returns.
@@ -101,9 +101,10 @@ impl StreamInbox {
             return None;
         }
         let mut state = self.state();
+        let waited = state.bytes;
         let bytes = state.take(most);
         drop(state);
-        self.gate.drained(load(bytes.as_ref().map_or(0, Bytes::len)));
+        self.taken(bytes.as_ref().map_or(0, Bytes::len), waited);
         bytes
     }
 
@@ -118,6 +119,7 @@ impl StreamInbox {
         // Waking the worker once for the run instead of once for each packet is what makes uploads cheap.
         let _ = timeout(RUN_PATIENCE, self.wait(most)).await;
         let mut state = self.state();
+        let waited = state.bytes;
         let mut left = most;
         while left > 0
             && let Some(bytes) = state.take(left)
@@ -126,7 +128,7 @@ impl StreamInbox {
             run.push(bytes);
         }
         drop(state);
-        self.gate.drained(load(most - left));
+        self.taken(most - left, waited);
         run
     }
 
@@ -142,6 +144,10 @@ impl StreamInbox {
             }
             self.arrived.notified().await;
         }
+    }
+
+    fn taken(&self, bytes: usize, waited: usize) {
+        self.window.taken(load(bytes), bytes, waited);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -197,19 +203,20 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inbox::{PAUSE_BYTES, RESUME_BYTES};
-    use crate::socket::SocketControl;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
 
-    const TRICKLE: Duration = Duration::from_secs(30);
+    use crate::window::tests::window;
+    use crate::window::{Backlog, BacklogError};
 
-    fn inbox() -> (StreamInbox, SocketControl) {
-        let control = SocketControl::detached();
-        (StreamInbox::new(Arc::new(Gate::new(control.clone(), TRICKLE))), control)
+    fn inbox() -> (StreamInbox, Arc<AtomicUsize>) {
+        let (window, granted) = window(&Arc::new(Backlog::new(1)));
+        (StreamInbox::new(window), granted)
     }
 
     #[tokio::test]
     async fn bytes_come_out_as_they_went_in_whatever_their_chunks() {
-        let (inbox, _control) = inbox();
+        let (inbox, _granted) = inbox();
         let sent: Vec<u8> = (0..1_500_000u32).map(|i| (i % 251) as u8).collect();
         let mut rest = &sent[..];
         for length in [1, 2, 4095, 7, 200_000, 32_768].iter().cycle() {
@@ -238,7 +245,7 @@ mod tests {
 
     #[tokio::test]
     async fn chunks_of_one_byte_cost_no_more_than_long_ones() {
-        let (inbox, _control) = inbox();
+        let (inbox, _granted) = inbox();
         for _ in 0..2 * BLOCK_BYTES {
             inbox.push(b"x").unwrap();
         }
@@ -250,7 +257,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_run_waits_until_it_is_whole_but_not_for_a_slow_client() {
-        let (inbox, _control) = inbox();
+        let (inbox, _granted) = inbox();
         let inbox = Arc::new(inbox);
         let feeder = {
             let inbox = Arc::clone(&inbox);
@@ -270,33 +277,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_socket_is_all_but_stopped_only_while_nobody_sends() {
-        let (inbox, control) = inbox();
-        while inbox.state().bytes <= PAUSE_BYTES {
+    async fn what_is_taken_is_granted_again_to_the_byte() {
+        let (inbox, granted) = inbox();
+        for _ in 0..100 {
             inbox.push(&[0; 100_000]).unwrap();
+            inbox.take(70_000).await.unwrap();
+            inbox.take_run(usize::MAX).await;
         }
-        assert_eq!(control.pace(), TRICKLE);
-        let sending = inbox.gate.sending();
-        assert!(control.pace() < TRICKLE / 100);
-        drop(sending);
-        assert_eq!(control.pace(), TRICKLE);
-        while inbox.state().bytes >= RESUME_BYTES {
-            inbox.take(usize::MAX).await.unwrap();
-        }
-        assert!(control.pace().is_zero());
+        assert_eq!(inbox.window.promised(&granted), 100 * 100_000 + inbox.window.grown());
     }
 
     #[tokio::test]
     async fn too_much_data_ends_the_connection_and_a_closed_inbox_takes_nothing() {
-        let (inbox, control) = inbox();
-        let mut outcome = Ok(());
+        let (inbox, granted) = inbox();
+        let (mut outcome, mut sent) = (Ok(()), 0);
         while outcome.is_ok() {
             outcome = inbox.push(&[0; 200_000]);
+            sent += 200_000;
         }
-        assert_eq!(outcome, Err(InboxError::TooMuchData));
+        assert_eq!(outcome, Err(InboxError::Backlog(BacklogError::Data)));
         inbox.close();
-        assert!(control.pace().is_zero());
+        assert_eq!(inbox.window.backlog(), Load::default());
         inbox.push(&[0; 200_000]).unwrap();
         assert_eq!(inbox.state().bytes, 0);
+        assert_eq!(inbox.window.promised(&granted), sent + 200_000 + inbox.window.grown());
     }
 }

@@ -157,6 +157,44 @@ fn a_slow_upload_and_a_download_share_a_connection() {
     disk::same(&server.work().join("back"), &user.path("big"));
 }
 
+/// The window of the upload is what holds it up, and nothing else of its connection: scp sends without waiting for
+/// replies, so it fills whatever the server lets it.
+#[test]
+fn an_upload_that_waits_for_its_bandwidth_holds_up_nothing_else_of_its_connection() {
+    let server = TestServer::builder().sftpd("enabled_ssh_commands", ["scp"]).start();
+    let user = server.user("alice").field("upload_bandwidth", 1_000).create();
+    disk::write_noise(&server.work().join("up"), 2, 64 * MIB);
+    std::fs::write(user.path("small"), b"small").unwrap();
+    let before = server.rss_kib();
+    let master = Master::open(&server);
+    let mut lively = master.raw();
+    let control = format!("ControlPath={}", master.socket);
+    let port = server.port.to_string();
+    let first = ["-O", "-q", "-P", &port, "-o", &control];
+    let last = ["up", "alice@127.0.0.1:/up"];
+    let mut upload = Tool::new("scp", "openssh-client")
+        .args(first)
+        .args(ssh_options())
+        .args(last)
+        .dir(&server.work())
+        .start();
+    wait_for("the upload to wait", secs(20), || {
+        (user.path("up").metadata().ok()?.len() > 500_000).then_some(())
+    });
+    for _ in 0..30 {
+        let start = Instant::now();
+        assert_eq!(lively.get("/small").unwrap(), b"small");
+        let took = start.elapsed();
+        assert!(took < Duration::from_millis(1_500), "three requests took {took:?} beside a slow upload");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let grown = server.rss_kib().saturating_sub(before);
+    assert!(grown < 24 * 1024, "grew by {grown} KiB");
+    assert!(upload.try_wait().unwrap().is_none(), "the upload was not throttled, so this shows nothing");
+    upload.kill().unwrap();
+    upload.wait().unwrap();
+}
+
 #[test]
 fn connections_that_never_log_in_are_gone_after_the_grace_time() {
     let server = TestServer::builder().sftpd("login_grace_time", 2).start();

@@ -32,6 +32,15 @@ pub struct Attempt {
     pub peer: Peer,
 }
 
+/// A key that the client has proved to hold: its signature was verified.
+#[derive(Debug, Clone, Copy)]
+pub struct SignedKey<'a> {
+    /// The key in SSH wire format.
+    pub blob: &'a [u8],
+    /// Whether it is a security key that says it was touched for this signature.
+    pub touched: bool,
+}
+
 /// Why a login was refused. For the log; the client learns nothing of it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AuthError {
@@ -53,8 +62,8 @@ pub enum AuthError {
     /// The account has no password, or none of its keys was offered.
     #[error("Invalid credentials")]
     Credentials,
-    /// Touch is demanded, and the SSH library does not tell whether the key was touched.
-    #[error("security keys need the option no-touch-required, as touch cannot be verified")]
+    /// A security key signed without being touched, and its line does not waive that.
+    #[error("the security key was not touched")]
     Touch,
     /// The home directory is not an absolute path.
     #[error("home directory of user {0:?} is not an absolute path")]
@@ -68,6 +77,13 @@ pub enum AuthError {
     /// No session could be opened.
     #[error("{0}")]
     Session(#[from] OpenError),
+}
+
+/// Whether a key must be touched to log in.
+#[derive(Clone, Copy)]
+enum Touch {
+    Required,
+    Waived,
 }
 
 /// Checks credentials and opens sessions.
@@ -127,8 +143,12 @@ impl Authenticator {
     /// # Errors
     ///
     /// The reason, which was logged and counted already.
-    pub async fn public_key(&self, attempt: &Attempt, key: &[u8]) -> Result<Session, AuthError> {
-        let checked = self.check_key(attempt, key).await;
+    pub async fn public_key(&self, attempt: &Attempt, key: SignedKey<'_>) -> Result<Session, AuthError> {
+        let checked = match self.check_key(attempt, key.blob).await {
+            Ok((_, _, Touch::Required)) if !key.touched => Err(AuthError::Touch),
+            Ok((user, label, _)) => Ok((user, label)),
+            Err(error) => Err(error),
+        };
         self.conclude(attempt, LoginMethod::PublicKey, checked).await
     }
 
@@ -202,7 +222,11 @@ impl Authenticator {
         }
     }
 
-    async fn check_key(&self, attempt: &Attempt, key: &[u8]) -> Result<(Arc<User>, String), AuthError> {
+    async fn check_key(
+        &self,
+        attempt: &Attempt,
+        key: &[u8],
+    ) -> Result<(Arc<User>, String, Touch), AuthError> {
         let user = self.enabled_user(&attempt.username).await?;
         let line = user
             .public_keys
@@ -210,10 +234,9 @@ impl Authenticator {
             .filter_map(|line| PublicKeyLine::parse(line))
             .find(|line| line.blob == key)
             .ok_or(AuthError::Credentials)?;
-        if line.is_security_key() && !line.no_touch_required {
-            return Err(AuthError::Touch);
-        }
-        Ok((user, format!("public_key:{}:{}", fingerprint(key), line.comment)))
+        let waived = line.no_touch_required || !line.is_security_key();
+        let touch = if waived { Touch::Waived } else { Touch::Required };
+        Ok((user, format!("public_key:{}:{}", fingerprint(key), line.comment), touch))
     }
 
     async fn enabled_user(&self, name: &str) -> Result<Arc<User>, AuthError> {

@@ -37,7 +37,7 @@ mod user_query;
 mod user_store;
 
 pub use accounts::{AccountError, Accounts, AccountsConfig, BulkOutcome};
-pub use auth::{Attempt, AuthError, Authenticator, LoginMethod};
+pub use auth::{Attempt, AuthError, Authenticator, LoginMethod, SignedKey};
 pub use backup::{
     ChangedUser, Previewing, RestoreFailure, RestoreMode, RestoreOutcome, RestorePreview, RestoreReport,
     RestoredUser, Restoring, UnusableUser,

@@ -177,9 +177,7 @@ fn credential_gone(label: &str, before: &User, user: &User) -> Option<&'static s
     let key = label.strip_prefix("public_key:")?;
     let matches = |line: &PublicKeyLine| {
         let print = fingerprint(&line.blob);
-        let is_it =
-            key.strip_prefix(print.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'));
-        is_it && (line.no_touch_required || !line.is_security_key())
+        key.strip_prefix(print.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
     };
     let mut lines = user.public_keys.iter().filter_map(|line| PublicKeyLine::parse(line));
     (!lines.any(|line| matches(&line))).then_some("the key that it logged in with was removed")

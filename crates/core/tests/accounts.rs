@@ -266,7 +266,8 @@ async fn a_thousand_connected_users_are_followed_within_two_seconds() {
         office.store.insert(&draft.validate(None).unwrap()).await.unwrap();
         let peer =
             Peer { addr: "192.0.2.7:4711".parse().unwrap(), connection_id: format!("{number:064x}").into() };
-        sessions.push(office.authenticator.public_key(&Attempt { username, peer }, &blob).await.unwrap());
+        let key = tidegate_core::SignedKey { blob: &blob, touched: false };
+        sessions.push(office.authenticator.public_key(&Attempt { username, peer }, key).await.unwrap());
     }
     let shutdown = CancellationToken::new();
     let watching = tokio::spawn(office.sessions.clone().watch(shutdown.clone()));

@@ -117,7 +117,8 @@ impl House {
         let blob = tidegate_core::PublicKeyLine::parse(KEY).unwrap().blob;
         let addr: SocketAddr = "192.0.2.7:4711".parse().unwrap();
         let peer = Peer { addr, connection_id: format!("{connection:064x}").into() };
-        self.authenticator.public_key(&Attempt { username: "anna".into(), peer }, &blob).await
+        let key = tidegate_core::SignedKey { blob: &blob, touched: false };
+        self.authenticator.public_key(&Attempt { username: "anna".into(), peer }, key).await
     }
 
     async fn files(&self) -> UserFs {

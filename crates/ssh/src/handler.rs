@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use russh::keys::PublicKey;
+use russh::keys::ssh_key::Signature;
+use russh::keys::{Algorithm, PublicKey};
 use russh::server::{
     Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, Response, Session as RusshSession,
     VerifiedPublicKey,
@@ -17,7 +18,7 @@ use russh::{
     Channel as RusshChannel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Disconnect, MethodKind,
     MethodSet, Pty,
 };
-use tidegate_core::{Attempt, Authenticator, LoginMethod, Peer, Session};
+use tidegate_core::{Attempt, Authenticator, LoginMethod, Peer, Session, SignedKey};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -278,6 +279,16 @@ pub(crate) fn methods() -> MethodSet {
     MethodSet::from([MethodKind::Password, MethodKind::PublicKey].as_slice())
 }
 
+/// Whether the signature of a security key says that its owner was there: it ends with flags and a counter
+/// (OpenSSH's PROTOCOL.u2f), which are signed with the rest.
+fn was_touched(signature: &Signature) -> bool {
+    const USER_PRESENCE: u8 = 0x01;
+    let is_of_security_key =
+        matches!(signature.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256);
+    let trailer = signature.as_bytes().last_chunk::<5>();
+    is_of_security_key && trailer.is_some_and(|[flags, ..]| flags & USER_PRESENCE != 0)
+}
+
 /// Gives the client back the window of what was thrown away.
 fn grant(library: &mut RusshSession, id: ChannelId, bytes: usize) -> Result<(), russh::Error> {
     library.grant_window(id, u32::try_from(bytes).unwrap_or(u32::MAX))
@@ -331,7 +342,8 @@ impl Handler for ConnectionHandler {
             return Ok(self.refuse_key(user, REFUSED_ALGORITHM));
         }
         let Ok(blob) = key.public_key.to_bytes() else { return Ok(self.refuse()) };
-        match self.shared.authenticator.public_key(&self.attempt(user), &blob).await {
+        let signed = SignedKey { blob: &blob, touched: was_touched(key.signature) };
+        match self.shared.authenticator.public_key(&self.attempt(user), signed).await {
             Ok(session) => {
                 self.connection.log_in(session);
                 Ok(Auth::Accept)

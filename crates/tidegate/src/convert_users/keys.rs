@@ -30,20 +30,15 @@ pub(super) fn select(text: &str) -> (Vec<String>, Vec<String>) {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let Some(key) = PublicKeyLine::parse(line) else {
+        if PublicKeyLine::parse(line).is_none() {
             remarks.push(format!("line {number} of its authorized keys is no key that can be used"));
             continue;
-        };
+        }
         let plain = KEY_TYPES.iter().any(|kind| line.starts_with(kind));
         let only_untouched = line.starts_with("no-touch-required ");
         if !plain && !only_untouched {
             remarks.push(format!("line {number} of its authorized keys has options and is left out"));
             continue;
-        }
-        if key.is_security_key() && !key.no_touch_required {
-            remarks.push(format!(
-                "line {number} of its authorized keys is a security key: it needs no-touch-required"
-            ));
         }
         if !keys.iter().any(|key| key == line) {
             keys.push(line.to_owned());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use tidegate_e2e::clients::{curl, sftp};
+use tidegate_e2e::clients::{curl, python, sftp};
 use tidegate_e2e::{RawSftp, TestServer, Tool, keys, secs, wait_for};
 
 fn can_log_in(server: &TestServer, user: &str) -> bool {
@@ -53,6 +53,28 @@ fn every_kind_of_client_key() {
         sftp_with_keys(&server, &[server.work().join(name)]).ok();
     }
     assert!(!can_log_in(&server, "alice"), "the shared key is not one of hers");
+}
+
+#[test]
+fn a_security_key_must_be_touched_unless_its_line_waives_that() {
+    let server = TestServer::start();
+    let line = python(&server, "security_key.py", &[]).ok().trim().to_owned();
+    server.user("alice").field("public_keys", json!([line])).create();
+    server.user("robot").field("public_keys", json!([format!("no-touch-required {line}")])).create();
+    let log_in = |user: &str, flags: &str| {
+        python(&server, "security_key.py", &[&server.port.to_string(), user, flags])
+    };
+    log_in("alice", "1").ok();
+    log_in("alice", "5").ok();
+    assert!(log_in("alice", "0").fails().err().contains("Permission denied"));
+    log_in("alice", "4").fails();
+    log_in("robot", "0").ok();
+    wait_for("the reason in the log", secs(2), || {
+        let log = server.log();
+        let refused =
+            log.iter().filter(|line| line.get("error") == Some(&json!("the security key was not touched")));
+        (refused.count() == 2).then_some(())
+    });
 }
 
 #[test]

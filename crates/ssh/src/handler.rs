@@ -32,7 +32,7 @@ use crate::limits::{HalfOpen, Open};
 use crate::sftp::{self, SftpSettings};
 use crate::socket::SocketControl;
 use crate::stream::StreamInbox;
-use crate::window::{Backlog, Window};
+use crate::window::{Backlog, RoundTrip, Window};
 
 /// Channels that one connection may open in its life: the library keeps a little for each.
 const MAX_CHANNELS_EVER: u32 = 100_000;
@@ -97,6 +97,7 @@ pub(crate) struct ConnectionHandler {
     shared: Arc<Shared>,
     connection: Arc<Connection>,
     backlog: Arc<Backlog>,
+    round_trip: RoundTrip,
     channels: HashMap<ChannelId, ChannelState>,
     opened: u32,
     keys: HashMap<(String, Vec<u8>), bool>,
@@ -139,7 +140,17 @@ impl ConnectionHandler {
     pub(crate) fn new(shared: Arc<Shared>, connection: Arc<Connection>) -> Self {
         let backlog = Arc::new(Backlog::new(shared.max_channels));
         let (channels, keys) = (HashMap::new(), HashMap::new());
-        Self { shared, connection, backlog, channels, opened: 0, keys, probes: 0, unproven: None }
+        Self {
+            shared,
+            connection,
+            backlog,
+            round_trip: RoundTrip::default(),
+            channels,
+            opened: 0,
+            keys,
+            probes: 0,
+            unproven: None,
+        }
     }
 
     fn attempt(&self, user: &str) -> Attempt {
@@ -222,6 +233,13 @@ impl ConnectionHandler {
             command::serve(&channel, &claimed.session, &shared.commands, job, protocol).await;
         });
         true
+    }
+
+    /// The client has taken a step that may tell how long the line is.
+    fn asked(&mut self) {
+        if let Some(round_trip) = self.round_trip.asked() {
+            self.backlog.over(round_trip);
+        }
     }
 
     /// The window of a channel on which nothing was sent yet.
@@ -370,6 +388,7 @@ impl Handler for ConnectionHandler {
         if let Some(session) = self.connection.session.get() {
             session.set_client_version(String::from_utf8_lossy(library.remote_sshid()).into_owned());
         }
+        self.round_trip.answered();
         Ok(())
     }
 
@@ -379,6 +398,7 @@ impl Handler for ConnectionHandler {
         reply: ChannelOpenHandle,
         _session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        self.asked();
         self.opened += 1;
         // A channel counts until its worker has ended, so that closing one early makes no room for another.
         self.channels.retain(|_, state| !(state.ended.is_cancelled() && state.idle.is_cancelled()));
@@ -393,6 +413,7 @@ impl Handler for ConnectionHandler {
         let state = ChannelState { out: Some(out), arrivals: None, ended, idle, git_protocol: None };
         self.channels.insert(id, state);
         reply.accept().await;
+        self.round_trip.answered();
         Ok(())
     }
 
@@ -482,6 +503,7 @@ impl Handler for ConnectionHandler {
         name: &str,
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        self.asked();
         if name == "sftp" && self.start_sftp(id, session) {
             session.channel_success(id)
         } else {
@@ -495,6 +517,7 @@ impl Handler for ConnectionHandler {
         data: &[u8],
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        self.asked();
         if self.start_command(id, data, session) {
             session.channel_success(id)
         } else {
@@ -539,6 +562,7 @@ impl Handler for ConnectionHandler {
         value: &str,
         session: &mut RusshSession,
     ) -> Result<(), Self::Error> {
+        self.asked();
         match self.channels.get_mut(&id) {
             Some(state) if name == "GIT_PROTOCOL" && is_protocol(value) => {
                 state.git_protocol = Some(value.to_owned());

@@ -8,24 +8,38 @@
 //! What is taken is granted once it is a quarter of the window, so at least three quarters are open to a client
 //! whose data is taken; a worker never waits for more than that at a time.
 //!
-//! A window begins small, as most channels carry little. It doubles while data is taken faster than it comes,
-//! which is when a long line needs more of it; never beyond [`LARGEST_BYTES`], and not beyond what the connection
-//! has to [`spare`](SPARE_BYTES) for all of its channels.
+//! A window begins small, and doubles while data is taken faster than it comes up to what the line can have under
+//! way, which its round trip tells ([`RoundTrip`]). More would do harm: OpenSSH's client buffers as much as it may
+//! send, and is three times slower over loopback with 16 MiB than with 1 MiB. All windows of a connection have a
+//! common [`bound`](SPARE_BYTES) as well.
 //!
 //! A client that does not keep to its windows, or asks without end and reads no replies, is cut off
 //! ([`Backlog`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The window of a new channel.
 pub(crate) const INITIAL_BYTES: u32 = 1 << 20;
 
-/// The largest that one window becomes: enough for 160 MB/s over a round trip of 100 ms.
-const LARGEST_BYTES: u32 = 16 << 20;
+/// The largest that one window becomes. OpenSSH's client has 16 MiB of requests under way, and loses time if the
+/// window has room for only just as many: 24 MiB are enough for 160 MB/s over a round trip of 100 ms.
+const LARGEST_BYTES: u32 = 24 << 20;
+
+/// What was taken is granted again in pieces of a quarter of the window, but not larger than this.
+const GRANT_BYTES: u32 = 1 << 20;
+
+/// What a window may grow by for each millisecond of the round trip: 500 MB/s.
+const BYTES_PER_MS: u128 = 512 << 10;
+
+/// The largest while nothing is known of the round trip.
+const LARGEST_UNKNOWN_BYTES: u32 = 4 << 20;
 
 /// What the windows of a connection may grow by, all together.
-const SPARE_BYTES: u32 = 15 << 20;
+const SPARE_BYTES: u32 = 23 << 20;
 
 /// Bytes of requests without data waiting on a connection beyond which it ends: such a client asks and
 /// does not read.
@@ -80,6 +94,37 @@ impl std::ops::Sub for Load {
     }
 }
 
+/// How long an answer and what the client says to it take on the line, told from the steps of a login and of opening
+/// a channel, which clients take one by one. The quickest counts; a client that does not wait for answers is
+/// taken for a near one.
+#[derive(Debug, Default)]
+pub(crate) struct RoundTrip {
+    answered: Option<Instant>,
+    quickest: Option<Duration>,
+}
+
+impl RoundTrip {
+    /// The client takes the next step.
+    pub(crate) fn asked(&mut self) -> Option<Duration> {
+        if let Some(answered) = self.answered.take() {
+            let took = answered.elapsed();
+            self.quickest = Some(self.quickest.map_or(took, |quickest| quickest.min(took)));
+        }
+        self.quickest
+    }
+
+    /// A step of the client was answered, and it cannot take the next one before it knows.
+    pub(crate) fn answered(&mut self) {
+        self.answered = Some(Instant::now());
+    }
+}
+
+/// The largest window that does something for a line with this round trip.
+fn largest_bytes(round_trip: Duration) -> u32 {
+    let more = round_trip.as_micros() * BYTES_PER_MS / 1000;
+    u32::try_from(more).unwrap_or(u32::MAX).saturating_add(INITIAL_BYTES).min(LARGEST_BYTES)
+}
+
 /// What waits on all channels of a connection, and what its windows may still grow by.
 #[derive(Debug)]
 pub(crate) struct Backlog {
@@ -88,6 +133,7 @@ pub(crate) struct Backlog {
     entries: AtomicUsize,
     most_bytes: usize,
     spare: AtomicU32,
+    largest: AtomicU32,
 }
 
 impl Backlog {
@@ -99,7 +145,13 @@ impl Backlog {
             entries: AtomicUsize::new(0),
             most_bytes: usize::try_from(most_bytes(channels)).unwrap_or(usize::MAX),
             spare: AtomicU32::new(SPARE_BYTES),
+            largest: AtomicU32::new(LARGEST_UNKNOWN_BYTES),
         }
+    }
+
+    /// What is known of the line decides how large a window may become.
+    pub(crate) fn over(&self, round_trip: Duration) {
+        self.largest.store(largest_bytes(round_trip), Ordering::Relaxed);
     }
 
     fn filled(&self, load: Load) -> Result<(), BacklogError> {
@@ -164,7 +216,7 @@ impl Window {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let owed = self.owed.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let size = self.size.load(Ordering::Relaxed);
-        if owed < size / 4 {
+        if owed < (size / 4).min(GRANT_BYTES) {
             return;
         }
         // Whoever comes first grants it; the others find nothing.
@@ -173,8 +225,9 @@ impl Window {
             return;
         }
         let mut more = 0;
-        if waited < size as usize / 2 && size < LARGEST_BYTES {
-            more = self.backlog.borrow(size.min(LARGEST_BYTES - size));
+        let room = self.backlog.largest.load(Ordering::Relaxed).saturating_sub(size);
+        if waited < size as usize / 2 && room > 0 {
+            more = self.backlog.borrow(size.min(room));
             self.size.fetch_add(more, Ordering::Relaxed);
         }
         (self.grant)(owed.saturating_add(more));
@@ -237,9 +290,27 @@ pub(crate) mod tests {
         assert_eq!(granted.load(Ordering::Relaxed), quarter, "a client that is slowed down gets no more");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_quickest_step_tells_the_round_trip_and_that_the_largest_window() {
+        let mut round_trip = RoundTrip::default();
+        assert_eq!(round_trip.asked(), None);
+        for (ms, quickest) in [(5000, 5000), (30, 30), (80, 30)] {
+            round_trip.answered();
+            tokio::time::advance(Duration::from_millis(ms)).await;
+            assert_eq!(round_trip.asked(), Some(Duration::from_millis(quickest)));
+        }
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(round_trip.asked(), Some(Duration::from_millis(30)), "nothing was answered in between");
+        for (us, bytes) in [(0, 1 << 20), (100, 1_101_004), (2_000, 2 << 20), (100_000, 24 << 20)] {
+            assert_eq!(largest_bytes(Duration::from_micros(us)), bytes, "{us} µs");
+        }
+        assert_eq!(largest_bytes(Duration::MAX), LARGEST_BYTES);
+    }
+
     #[test]
     fn windows_grow_while_data_is_taken_as_it_comes_and_share_what_is_spare() {
         let backlog = Arc::new(Backlog::new(10));
+        backlog.over(Duration::from_millis(100));
         let (first, granted) = window(&backlog);
         for _ in 0..100 {
             let bytes = first.size.load(Ordering::Relaxed) as usize / 4;

@@ -102,7 +102,15 @@ impl Server {
         warn_if_overheard(settings, addr);
         let parts = Arc::new(parts);
         let live = Live::new(Arc::clone(&parts), pages.clone());
-        let state = AppState { parts, backups, pages, live: live.clone(), gate: gate.clone() };
+        let places = Places::new(settings.trusted_proxies.clone());
+        let state = AppState {
+            parts,
+            backups,
+            pages,
+            live: live.clone(),
+            places: Arc::clone(&places),
+            gate: gate.clone(),
+        };
         let site = Site {
             router: routes::router(state),
             guard: Guard::new(
@@ -114,6 +122,7 @@ impl Server {
             log: RequestLog::new(metrics, addr, tls.is_some()),
             requests: TaskTracker::new(),
             live,
+            places,
             gate,
             tls,
             trusted_proxies: settings.trusted_proxies.clone(),
@@ -141,7 +150,7 @@ impl Bound {
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { listener, addr, site } = self;
         info!(sender = "httpd", "listening on {addr}");
-        let places = Places::new(site.trusted_proxies.clone());
+        let places = Arc::clone(&site.places);
         let mut connections = JoinSet::new();
         let watch = tokio::spawn(Arc::clone(&site).watch_files(shutdown.clone()));
         loop {
@@ -211,6 +220,7 @@ struct Site {
     log: RequestLog,
     requests: TaskTracker,
     live: Live,
+    places: Arc<Places>,
     gate: Option<Arc<Gate>>,
     tls: Option<Arc<Tls>>,
     trusted_proxies: Vec<IpNet>,

@@ -13,6 +13,7 @@ use tracing::error;
 
 use crate::auth::Gate;
 use crate::error::internal;
+use crate::places::Places;
 use crate::process;
 use crate::state::Parts;
 
@@ -20,6 +21,7 @@ use crate::state::Parts;
 pub(crate) async fn expose(
     State(parts): State<Arc<Parts>>,
     State(gate): State<Option<Arc<Gate>>>,
+    State(places): State<Arc<Places>>,
     headers: HeaderMap,
 ) -> Response {
     parts.metrics.store_pool(parts.accounts.pool());
@@ -31,6 +33,7 @@ pub(crate) async fn expose(
         }
     };
     text += &gate.map(|gate| gate.metrics()).unwrap_or_default();
+    text += &places.metrics();
     text += &program(&parts);
     // Counting the descriptors of a busy server is some work for the kernel.
     text += &tokio::task::spawn_blocking(process::metrics).await.unwrap_or_default();

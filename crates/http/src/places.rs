@@ -46,6 +46,9 @@ pub(crate) struct Places {
 struct Table {
     next_id: u64,
     taken: HashMap<u64, Taken>,
+    /// Connections that had to leave, and that were refused, since the start.
+    ousted: u64,
+    refused: u64,
     warned: Option<Instant>,
 }
 
@@ -89,10 +92,31 @@ impl Places {
             let changed = self.changed.notified();
             match self.try_take(ip) {
                 Room::Taken(place) => return Some(place),
-                Room::NoneForAddress => return None,
+                Room::NoneForAddress => {
+                    self.table().refused += 1;
+                    return None;
+                }
                 Room::None => changed.await,
             }
         }
+    }
+
+    /// How many places are taken, and who went without, in the text format of Prometheus.
+    pub(crate) fn metrics(&self) -> String {
+        let table = self.table();
+        format!(
+            "# HELP tidegate_http_connections Connections of the HTTP server\n\
+             # TYPE tidegate_http_connections gauge\n\
+             tidegate_http_connections {}\n\
+             # HELP tidegate_http_connections_limited_total Connections of the HTTP server that were closed for a \
+             newer one while they waited for their client, or refused because all of their address are at work\n\
+             # TYPE tidegate_http_connections_limited_total counter\n\
+             tidegate_http_connections_limited_total{{result=\"closed\"}} {}\n\
+             tidegate_http_connections_limited_total{{result=\"refused\"}} {}\n",
+            table.taken.len(),
+            table.ousted,
+            table.refused,
+        )
     }
 
     fn try_take(self: &Arc<Self>, ip: IpAddr) -> Room {
@@ -130,6 +154,7 @@ impl Table {
         let Some((_, id)) = waiting.min() else { return false };
         if let Some(taken) = self.taken.remove(&id) {
             taken.leave.cancel();
+            self.ousted += 1;
             let now = Instant::now();
             if self.warned.is_none_or(|at| now.duration_since(at) >= QUIET) {
                 self.warned = Some(now);

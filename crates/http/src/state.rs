@@ -8,6 +8,7 @@ use tidegate_core::{Accounts, Metrics, Sessions};
 
 use crate::auth::Gate;
 use crate::backups::Backups;
+use crate::places::Places;
 use crate::web::pages::Pages;
 use crate::web::stream::Live;
 
@@ -35,6 +36,8 @@ pub(crate) struct AppState {
     pub(crate) pages: Pages,
     /// Who follows a page.
     pub(crate) live: Live,
+    /// The places of connections.
+    pub(crate) places: Arc<Places>,
     /// Who may come in; `None` without `httpd.auth_user_file`.
     pub(crate) gate: Option<Arc<Gate>>,
 }
@@ -78,4 +81,10 @@ pub struct VersionInfo {
     pub build_date: String,
     /// Commit, may be empty.
     pub commit_hash: String,
+}
+
+impl FromRef<AppState> for Arc<Places> {
+    fn from_ref(state: &AppState) -> Self {
+        Self::clone(&state.places)
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tidegate_http::{BindError, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::support::{Mood, Options, Store, TestServer, parts, settings, user_body};
 
@@ -250,7 +250,7 @@ async fn a_connection_serves_many_requests() {
 async fn connections_that_say_nothing_kept_everybody_else_out() {
     let server = TestServer::start().await;
     let connect = async |last: u8| {
-        let socket = TcpSocket::new_v4().unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, last], 0).into()).unwrap();
         socket.connect(server.addr).await.unwrap()
     };
@@ -301,6 +301,15 @@ async fn one_address_has_a_part_of_the_connections() {
         left += usize::from(read.await.is_ok());
     }
     assert_eq!(left, 7, "64 stay, the request's own among them");
+    let text = server.get("/metrics").await.expect(200).text();
+    let value = |series: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{series} in\n{text}")).parse().unwrap()
+    };
+    assert!((2..=64).contains(&value("tidegate_http_connections")), "{text}");
+    // One more if the request before has not left its place yet.
+    assert!((7..=8).contains(&value("tidegate_http_connections_limited_total{result=\"closed\"}")), "{text}");
+    assert_eq!(value("tidegate_http_connections_limited_total{result=\"refused\"}"), 0);
 }
 
 #[tokio::test]

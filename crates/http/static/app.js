@@ -82,7 +82,7 @@
           .catch(function () {
             // The page that comes tells more.
           });
-      }, 1000);
+      }, 500);
     });
     // Sent twice, it would only be done twice.
     restore.addEventListener("click", function (event) {

@@ -40,8 +40,8 @@ const CANNOT_CONFINE: u8 = 126;
 /// Exit status if it was confined and the program could not be started.
 const CANNOT_START: u8 = 127;
 
-/// Most memory of one process: several times what git needs for a file that it does not stream.
-const DATA_BYTES: u64 = 8 << 30;
+/// Most memory of one process: several times what git needs within the bounds that `git.rs` sets it.
+const DATA_BYTES: u64 = 4 << 30;
 
 /// Most open files of one process.
 const OPEN_FILES: u64 = 4096;

@@ -40,8 +40,21 @@ const CONFIG: &[(&str, &str)] = &[
     ("receive.autogc", "false"),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
+    ("receive.updateServerInfo", "false"),
+    // Files of a repository are for its user alone, whatever it says.
+    ("core.sharedRepository", "umask"),
+    // Bounds of memory, of which the repository may ask for any amount. Larger files are streamed, neither
+    // compared nor held.
+    ("core.bigFileThreshold", "64m"),
+    ("core.packedGitLimit", "256m"),
+    ("core.packedGitWindowSize", "32m"),
+    ("core.deltaBaseCacheLimit", "96m"),
     ("pack.threads", "2"),
+    ("pack.window", "10"),
+    ("pack.depth", "50"),
     ("pack.windowMemory", "256m"),
+    ("pack.deltaCacheSize", "64m"),
+    ("index.threads", "1"),
 ];
 
 /// Where nothing else keeps the repository's own from being run. Elsewhere git would complain to the client that

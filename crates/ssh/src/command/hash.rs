@@ -1,20 +1,33 @@
 //! `md5sum` to `sha512sum`: the digest of a file or of what the client sends, printed as coreutils print it.
 //!
-//! Reading and hashing run at the same time: while one batch is hashed on a thread that may be busy for long,
-//! the next one is read. What is under way is at most two batches.
+//! A file is read and hashed by one thread, block by block, so that each block is copied once and is still in
+//! the processor's cache when it is hashed. Such a run ends after a while, and another command has its turn:
+//! there are as many turns as processors. Standard input arrives by itself: while one batch of it is hashed
+//! on a thread that may be busy for long, the next one is received. What is under way is at most two batches.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tidegate_core::{Perms, Protocol, Session};
+use tidegate_core::{Inspection, Perms, Protocol, Session};
 use tidegate_vfs::{FsError, VPath};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
 
 use super::End;
 use crate::channel::Channel;
 use crate::hasher::Hasher;
 use crate::stream::StreamInbox;
 
-/// Read at a time.
+/// Received at a time.
 const BLOCK_BYTES: usize = 256 << 10;
+
+/// Read from a file at a time: a call costs little against hashing it, and it fits the cache.
+const READ_BYTES: usize = 64 << 10;
+
+/// Read in one turn, 50 to 150 ms.
+const TURN_BYTES: u64 = 64 << 20;
 
 /// Hashed at a time: long against a change of threads, small enough for a processor's cache.
 const BATCH_BYTES: usize = 512 << 10;
@@ -29,16 +42,17 @@ const INLINE_BYTES: usize = 64 << 10;
 pub(super) async fn run(
     channel: &Channel<StreamInbox>,
     session: &Session,
+    turns: &Turns,
     algorithm: &'static str,
     path: Option<&[u8]>,
     needs: Perms,
 ) -> Result<(), End> {
-    let hashing = Hashing::new(Hasher::new(algorithm).ok_or(FsError::Unsupported)?);
+    let hasher = Hasher::new(algorithm).ok_or(FsError::Unsupported)?;
     let line = match path {
-        None | Some(b"-") => line(&of_stdin(channel, hashing).await?, b"-"),
+        None | Some(b"-") => line(&of_stdin(channel, Hashing::new(hasher)).await?, b"-"),
         Some(path) => {
             let path = VPath::parse(path)?;
-            line(&of_file(channel, session, &path, needs, hashing).await?, path.as_bytes())
+            line(&of_file(channel, session, turns, &path, needs, hasher).await?, path.as_bytes())
         }
     };
     Ok(channel.send(line.into()).await?)
@@ -54,22 +68,66 @@ async fn of_stdin(channel: &Channel<StreamInbox>, mut hashing: Hashing) -> Resul
 async fn of_file(
     channel: &Channel<StreamInbox>,
     session: &Session,
+    turns: &Turns,
     path: &VPath,
     needs: Perms,
-    mut hashing: Hashing,
+    hasher: Hasher,
 ) -> Result<Vec<u8>, End> {
     let source = session.files(Protocol::Ssh).inspect_with(path, needs).await?;
-    let mut offset = 0;
-    loop {
-        if channel.ended().is_cancelled() || session.cancelled().is_cancelled() {
-            return Err(End::Closed);
+    let stop = [channel.ended().clone(), session.cancelled().clone()];
+    let mut digest = FileDigest { session: session.clone(), source, stop, hasher, offset: 0, at_end: false };
+    while !digest.at_end {
+        digest = turns.take(digest).await?;
+    }
+    Ok(digest.hasher.finish())
+}
+
+/// How many files are hashed at the same time, by all sessions.
+#[derive(Debug)]
+pub(super) struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, Into::into))))
+    }
+
+    async fn take(&self, mut digest: FileDigest) -> Result<FileDigest, End> {
+        let turn = Arc::clone(&self.0).acquire_owned().await.map_err(|_| FsError::Cancelled)?;
+        let runtime = Handle::current();
+        // The reads inside wait for other blocking threads only where a file is not cached; turns are few, so
+        // there always are some.
+        let done = spawn_blocking(move || {
+            let outcome = runtime.block_on(digest.advance());
+            drop(turn);
+            outcome.map(|()| digest)
+        });
+        ended(done.await)?
+    }
+}
+
+/// The digest of a file, as far as it was read.
+struct FileDigest {
+    session: Session,
+    source: Inspection,
+    stop: [CancellationToken; 2],
+    hasher: Hasher,
+    offset: u64,
+    at_end: bool,
+}
+
+impl FileDigest {
+    async fn advance(&mut self) -> Result<(), End> {
+        let until = self.offset.saturating_add(TURN_BYTES);
+        while !self.at_end && self.offset < until {
+            if self.stop.iter().any(CancellationToken::is_cancelled) {
+                return Err(End::Closed);
+            }
+            let block = self.source.read_at(self.offset, self.session.buffers().take(READ_BYTES)).await?;
+            self.hasher.update(block.filled());
+            self.offset += block.len() as u64;
+            self.at_end = block.is_empty();
         }
-        let block = source.read_at(offset, session.buffers().take(BLOCK_BYTES)).await?;
-        if block.is_empty() {
-            return hashing.finish().await;
-        }
-        offset += block.len() as u64;
-        hashing.feed(block.freeze()).await?;
+        Ok(())
     }
 }
 
@@ -124,14 +182,19 @@ impl Hashing {
     async fn idle(&mut self) -> Result<Hasher, End> {
         match self.state.take() {
             Some(State::Idle(hasher)) => Ok(hasher),
-            Some(State::Busy(batch)) => match batch.await {
-                Ok(hasher) => Ok(hasher),
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                // The runtime stops.
-                Err(_) => Err(End::Closed),
-            },
+            Some(State::Busy(batch)) => ended(batch.await),
             None => Err(End::Closed),
         }
+    }
+}
+
+/// What a job on another thread gives.
+fn ended<T>(job: Result<T, JoinError>) -> Result<T, End> {
+    match job {
+        Ok(result) => Ok(result),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime stops.
+        Err(_) => Err(End::Closed),
     }
 }
 

@@ -88,6 +88,7 @@ pub(crate) struct Commands {
     programs: Programs,
     /// Bounds how many programs run.
     running: Semaphore,
+    turns: hash::Turns,
 }
 
 /// A command that may run, with its arguments.
@@ -139,7 +140,7 @@ impl Commands {
     pub(crate) fn new(names: &[String], programs: Programs, max_programs: usize) -> Self {
         let named = |command: &&Command| names.iter().any(|name| name == command.name);
         let enabled = COMMANDS.iter().filter(named).filter(|command| programs.allow(command.name)).collect();
-        Self { enabled, programs, running: Semaphore::new(max_programs) }
+        Self { enabled, programs, running: Semaphore::new(max_programs), turns: hash::Turns::new() }
     }
 
     /// Finds what a command line asks for.
@@ -209,7 +210,7 @@ pub(crate) async fn serve(
         Runner::Pwd => channel.send(Bytes::from_static(b"/\n")).await.map_err(End::from),
         Runner::Hash(algorithm) => {
             let path = job.arguments.last().map(Vec::as_slice);
-            hash::run(channel, session, algorithm, path, job.command.needs).await
+            hash::run(channel, session, &commands.turns, algorithm, path, job.command.needs).await
         }
         Runner::Scp => scp::serve(channel, session.files(Protocol::Scp), &job.arguments).await,
         Runner::Git(service) => {

@@ -5,15 +5,16 @@
 //! home is counted anew. That a program keeps to its directory is the business of whoever starts it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tidegate_vfs::{FsError, Links, VPath};
 
+use crate::open_files::signed;
 use crate::session::Progress;
 use crate::user_fs::On;
-use crate::{Direction, Ledger, Perms, Session, TrackQuota, UsageDelta, UserFs};
+use crate::{Direction, Ledger, Perms, Session, TrackQuota, UsedQuota, UserFs};
 
 /// Moved at a time where bandwidth is not limited.
 const BLOCK_BYTES: usize = 256 << 10;
@@ -43,37 +44,77 @@ impl std::fmt::Debug for SystemRun {
     }
 }
 
-/// What the client has sent so far. It fills the quota until a scan has found what has become of it.
+/// What a program has added to the home as far as it was counted (`watch.rs`), and what its client has sent
+/// since. It fills the quota until the scan at the end has found the same.
 #[derive(Debug, Clone)]
 pub(crate) struct Charge(Arc<Charged>);
 
 #[derive(Debug)]
 struct Charged {
     ledger: Arc<Ledger>,
-    bytes: AtomicU64,
+    /// The client may send as much as was left at the start, whatever becomes of it.
+    may_send: Option<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sent: u64,
+    /// In the books of the ledger.
+    charged: UsedQuota,
+}
+
+/// How much the client had sent when a count began.
+pub(crate) struct Counting {
+    sent: u64,
 }
 
 impl Charge {
     fn new(ledger: Arc<Ledger>) -> Self {
-        Self(Arc::new(Charged { ledger, bytes: AtomicU64::new(0) }))
+        let may_send = ledger.room_bytes();
+        Self(Arc::new(Charged { ledger, may_send, state: Mutex::default() }))
     }
 
+    /// The client sends `count` bytes.
     fn take(&self, count: usize) -> Result<(), FsError> {
-        self.0.ledger.take(delta(count as u64))?;
-        self.0.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        let mut state = self.state();
+        let sent = state.sent.saturating_add(count as u64);
+        if self.0.may_send.is_some_and(|most| sent > most) {
+            self.0.ledger.denied();
+            return Err(FsError::QuotaExceeded);
+        }
+        let more = signed(count as u64);
+        self.0.ledger.charge(more)?;
+        state.sent = sent;
+        state.charged.size_bytes = state.charged.size_bytes.saturating_add(more);
         Ok(())
+    }
+
+    /// Call it before a count begins.
+    pub(crate) fn counting(&self) -> Counting {
+        Counting { sent: self.state().sent }
+    }
+
+    /// Charges what a count has `found` in the home beyond what the books said `before` and say now, and what
+    /// the client has sent meanwhile. Says whether a limit is passed.
+    pub(crate) fn found(&self, since: &Counting, found: UsedQuota, before: UsedQuota) -> bool {
+        let mut state = self.state();
+        let unseen = signed(state.sent.saturating_sub(since.sent));
+        let (charged, over) = self.0.ledger.recharge(state.charged, found, before, unseen);
+        state.charged = charged;
+        over
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Charged {
     fn drop(&mut self) {
-        let taken = delta(*self.bytes.get_mut());
-        self.ledger.give(UsageDelta { size_bytes: -taken.size_bytes, files: 0 });
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.ledger.discharge(state.charged);
     }
-}
-
-fn delta(bytes: u64) -> UsageDelta {
-    UsageDelta { size_bytes: i64::try_from(bytes).unwrap_or(i64::MAX), files: 0 }
 }
 
 impl UserFs {
@@ -157,10 +198,22 @@ impl SystemRun {
         self.session.user().owner()
     }
 
-    /// No file can become larger than this many bytes, if size is limited.
-    pub fn largest_file(&self) -> Option<u64> {
+    /// No file can become larger than this many bytes, if size is limited: what is left, or for a program
+    /// that adds to files which are there the whole quota.
+    pub fn largest_file(&self, adds: bool) -> Option<u64> {
+        if !adds {
+            return self.session.account().ledger.room_bytes();
+        }
         let (_, size, _) = self.session.account().ledger.limits()?;
         u64::try_from(size).ok().filter(|size| *size > 0)
+    }
+
+    pub(crate) fn charge(&self) -> Option<&Charge> {
+        self.charge.as_ref()
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// One of the program's streams: listed as a transfer, counted and throttled.

@@ -35,6 +35,7 @@ mod user;
 mod user_fs;
 mod user_query;
 mod user_store;
+mod watch;
 
 pub use accounts::{AccountError, Accounts, AccountsConfig, BulkOutcome};
 pub use auth::{Attempt, AuthError, Authenticator, LoginMethod, SignedKey};

@@ -1,7 +1,8 @@
 //! What a user has stored and may still store: one live ledger per user, shared by all sessions.
 //!
 //! Every name of a file is in the books from the moment it exists until it is gone; what is written into
-//! files that are open is *open* until it is settled. `used + open` never passes a limit: room is taken
+//! files that are open is *open* until it is settled, what programs of the system have added is *charged* until
+//! a scan has found it. `used + open + charged` never passes a limit where the server writes: room is taken
 //! before bytes are accepted (`docs/decisions/0006-quota.md`). Which file has grown by how much is the
 //! business of `open_files.rs`.
 //!
@@ -63,6 +64,8 @@ struct Book {
     used: UsedQuota,
     /// What open files are larger (or smaller) than the books say, and what is about to be created.
     open: UsedQuota,
+    /// What programs have added that is not in `used` yet.
+    charged: UsedQuota,
     /// Settled here, not yet in the provider.
     unwritten: UsageDelta,
     /// Moves whenever a write to the provider begins or ends; odd while one is under way.
@@ -166,20 +169,67 @@ impl Ledger {
     /// As [`Ledger::hold`], until [`Ledger::give`].
     pub(crate) fn take(&self, more: UsageDelta) -> Result<(), FsError> {
         let mut book = self.book();
-        if self.policy.track != TrackQuota::Off {
-            let taken = book.taken();
-            let over = |limit: i64, taken: i64, more: i64| {
-                limit > 0 && more > 0 && taken.saturating_add(more) > limit
-            };
-            if over(book.limit_size, taken.size_bytes, more.size_bytes)
-                || over(book.limit_files, taken.files, more.files)
-            {
-                self.metrics.quota_denied();
-                return Err(FsError::QuotaExceeded);
-            }
-        }
+        self.check(&book, more)?;
         book.open(more);
         Ok(())
+    }
+
+    fn check(&self, book: &Book, more: UsageDelta) -> Result<(), FsError> {
+        if self.policy.track != TrackQuota::Off && book.is_over(more) {
+            self.metrics.quota_denied();
+            return Err(FsError::QuotaExceeded);
+        }
+        Ok(())
+    }
+
+    /// Notes that a program was refused room.
+    pub(crate) fn denied(&self) {
+        self.metrics.quota_denied();
+    }
+
+    /// Bytes that are left, if size is limited.
+    pub(crate) fn room_bytes(&self) -> Option<u64> {
+        let (taken, size, _) = self.limits()?;
+        (size > 0).then(|| u64::try_from(size.saturating_sub(taken.size_bytes)).unwrap_or(0))
+    }
+
+    /// What the books say is there, without what is open or charged.
+    pub(crate) fn used(&self) -> UsedQuota {
+        self.book().used
+    }
+
+    /// Charges bytes that are on their way to a program.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::QuotaExceeded`]; nothing is charged then.
+    pub(crate) fn charge(&self, bytes: i64) -> Result<(), FsError> {
+        let mut book = self.book();
+        self.check(&book, UsageDelta { size_bytes: bytes, files: 0 })?;
+        book.charged.size_bytes = book.charged.size_bytes.saturating_add(bytes);
+        Ok(())
+    }
+
+    /// A program, to which `mine` is charged, runs; a count has `found` what is there. It is charged what is
+    /// neither in the books, as they were `before` the count and as they are now, nor charged to another
+    /// program, and `unseen` bytes on top. Gives what it is charged, and whether that passes a limit.
+    pub(crate) fn recharge(
+        &self,
+        mine: UsedQuota,
+        found: UsedQuota,
+        before: UsedQuota,
+        unseen: i64,
+    ) -> (UsedQuota, bool) {
+        let mut book = self.book();
+        let (mine, over) = book.recharge(mine, found, before, unseen);
+        (mine, over && self.policy.track != TrackQuota::Off)
+    }
+
+    /// What was charged to a program is in the books by now.
+    pub(crate) fn discharge(&self, mine: UsedQuota) {
+        let mut book = self.book();
+        book.charged.size_bytes = book.charged.size_bytes.saturating_sub(mine.size_bytes);
+        book.charged.files = book.charged.files.saturating_sub(mine.files);
     }
 
     /// Changes what is open without a look at the limits.
@@ -243,7 +293,7 @@ impl Ledger {
     /// Whether nothing is under way and the provider knows everything.
     pub(crate) fn is_settled(&self) -> bool {
         let book = self.book();
-        book.unwritten.is_zero() && book.open == UsedQuota::default()
+        book.unwritten.is_zero() && book.open == UsedQuota::default() && book.charged == UsedQuota::default()
     }
 
     /// Begins to replace what is used by what a scan found at this moment; [`Replaced::write`] tells
@@ -258,11 +308,57 @@ impl Ledger {
 }
 
 impl Book {
+    /// Whether `more` of something would pass its limit.
+    fn is_over(&self, more: UsageDelta) -> bool {
+        let taken = self.taken();
+        let over =
+            |limit: i64, taken: i64, more: i64| limit > 0 && more > 0 && taken.saturating_add(more) > limit;
+        over(self.limit_size, taken.size_bytes, more.size_bytes)
+            || over(self.limit_files, taken.files, more.files)
+    }
+
     fn taken(&self) -> UsedQuota {
         UsedQuota {
-            size_bytes: self.used.size_bytes.saturating_add(self.open.size_bytes).max(0),
-            files: self.used.files.saturating_add(self.open.files).max(0),
+            size_bytes: (self.used.size_bytes.saturating_add(self.open.size_bytes))
+                .saturating_add(self.charged.size_bytes)
+                .max(0),
+            files: (self.used.files.saturating_add(self.open.files))
+                .saturating_add(self.charged.files)
+                .max(0),
         }
+    }
+
+    /// See [`Ledger::recharge`].
+    fn recharge(
+        &mut self,
+        mine: UsedQuota,
+        found: UsedQuota,
+        before: UsedQuota,
+        unseen: i64,
+    ) -> (UsedQuota, bool) {
+        let Self { used, charged, .. } = *self;
+        let added = |found: i64, before: i64, used: i64, others: i64| {
+            // What moves through the door meanwhile may be in the one and not yet in the other.
+            found.saturating_sub(before.max(used)).saturating_sub(others).max(0)
+        };
+        let others = UsedQuota {
+            size_bytes: charged.size_bytes.saturating_sub(mine.size_bytes).max(0),
+            files: charged.files.saturating_sub(mine.files).max(0),
+        };
+        let mine = UsedQuota {
+            size_bytes: added(found.size_bytes, before.size_bytes, used.size_bytes, others.size_bytes)
+                .saturating_add(unseen),
+            files: added(found.files, before.files, used.files, others.files),
+        };
+        self.charged = UsedQuota {
+            size_bytes: others.size_bytes.saturating_add(mine.size_bytes),
+            files: others.files.saturating_add(mine.files),
+        };
+        let taken = self.taken();
+        let passed = |limit: i64, taken: i64, mine: i64| limit > 0 && mine > 0 && taken > limit;
+        let over = passed(self.limit_size, taken.size_bytes, mine.size_bytes)
+            || passed(self.limit_files, taken.files, mine.files);
+        (mine, over)
     }
 
     fn open(&mut self, change: UsageDelta) {
@@ -345,5 +441,69 @@ fn sum(a: UsageDelta, b: UsageDelta) -> UsageDelta {
     UsageDelta {
         size_bytes: a.size_bytes.saturating_add(b.size_bytes),
         files: a.files.saturating_add(b.files),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(size_bytes: i64, files: i64) -> UsedQuota {
+        UsedQuota { size_bytes, files }
+    }
+
+    #[test]
+    fn a_program_is_charged_what_is_there_and_in_no_book() {
+        let none = usage(0, 0);
+        // In the books, charged to all, of that to this one; before and found by the count; unseen; charged, over.
+        for (name, used, charged, mine, before, found, unseen, want, over) in [
+            ("nothing new", usage(50, 5), none, none, usage(50, 5), usage(50, 5), 0, none, false),
+            ("grown", usage(50, 5), none, none, usage(50, 5), usage(70, 7), 0, usage(20, 2), false),
+            (
+                "on its way",
+                usage(50, 5),
+                usage(9, 0),
+                usage(9, 0),
+                usage(50, 5),
+                usage(59, 6),
+                4,
+                usage(13, 1),
+                false,
+            ),
+            ("to the limit", usage(50, 5), none, none, usage(50, 5), usage(100, 10), 0, usage(50, 5), false),
+            ("a byte too many", usage(50, 5), none, none, usage(50, 5), usage(101, 6), 0, usage(51, 1), true),
+            ("a file too many", usage(50, 5), none, none, usage(50, 5), usage(50, 11), 0, usage(0, 6), true),
+            (
+                "less than before",
+                usage(50, 5),
+                usage(9, 2),
+                usage(9, 2),
+                usage(50, 5),
+                usage(40, 4),
+                0,
+                none,
+                false,
+            ),
+            (
+                "of another",
+                usage(50, 5),
+                usage(20, 2),
+                none,
+                usage(50, 5),
+                usage(75, 8),
+                0,
+                usage(5, 1),
+                false,
+            ),
+            ("uploaded meanwhile", usage(80, 8), none, none, usage(50, 5), usage(80, 8), 0, none, false),
+            ("deleted meanwhile", usage(20, 2), none, none, usage(50, 5), usage(50, 5), 0, none, false),
+            ("full already", usage(120, 12), none, none, usage(120, 12), usage(120, 12), 0, none, false),
+        ] {
+            let mut book = Book { limit_size: 100, limit_files: 10, used, charged, ..Book::default() };
+            assert_eq!(book.recharge(mine, found, before, unseen), (want, over), "{name}");
+            let others = usage(charged.size_bytes - mine.size_bytes, charged.files - mine.files);
+            let all = usage(others.size_bytes + want.size_bytes, others.files + want.files);
+            assert_eq!(book.charged, all, "{name}");
+        }
     }
 }

@@ -105,7 +105,7 @@ async fn what_the_client_sends_fills_the_quota_until_the_files_are_counted() {
     assert_eq!(house.store.used(), (5, 1));
 
     let run = files.system_run(&[path("/dir")], NEEDS, true).await.unwrap();
-    assert_eq!(run.largest_file(), Some(1000));
+    assert_eq!((run.largest_file(true), run.largest_file(false)), (Some(1000), Some(995)));
     let mut input = run.stream(Direction::Upload);
     let mut output = run.stream(Direction::Download);
     let mut errors = run.stream(Direction::Download);
@@ -133,6 +133,35 @@ async fn what_the_client_sends_fills_the_quota_until_the_files_are_counted() {
     assert_eq!(house.store.used(), (105, 2));
     let third = files.system_run(&[path("/dir")], NEEDS, true).await.unwrap();
     third.stream(Direction::Upload).pass(895).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_program_that_fills_the_home_is_held_counted_again_and_told() {
+    let (house, home) = house(|draft| (draft.quota_size, draft.quota_files) = (1000, 4));
+    let files = house.log_in().await.unwrap().files(Protocol::Ssh);
+    house.sessions.scan("anna").await.unwrap();
+    house.scans_done().await;
+    let run = files.system_run(&[path("/dir")], NEEDS, true).await.unwrap();
+    let holds = std::cell::RefCell::new(Vec::new());
+    write(home.path(), "dir/large", 2000);
+    let error = run
+        .watch(|hold| {
+            holds.borrow_mut().push(hold);
+            match holds.borrow().len() {
+                // Gone before it is counted again: it was only passing through.
+                1 => std::fs::remove_file(home.path().join("dir/large")).unwrap(),
+                2 => (0..4).for_each(|number| write(home.path(), &format!("dir/{number}"), 0)),
+                _ => {}
+            }
+        })
+        .await;
+    assert!(matches!(error, FsError::QuotaExceeded), "{error}");
+    assert_eq!(*holds.borrow(), [true, false, true]);
+    // It is charged to all sessions until a scan has found it.
+    assert!(matches!(files.system_run(&[path("/")], NEEDS, true).await, Err(FsError::QuotaExceeded)));
+    drop(run);
+    house.scans_done().await;
+    assert_eq!(house.store.used(), (5, 5));
 }
 
 #[tokio::test]

@@ -57,6 +57,8 @@ pub(super) struct Program<'a> {
     pub(super) installed: &'a Installed,
     /// Whether it may change files.
     pub(super) writes: bool,
+    /// Whether it may add to files that are there, and not only write new ones.
+    pub(super) adds: bool,
     /// All arguments but the paths.
     pub(super) arguments: Vec<OsString>,
     /// On top of the search path and a neutral language.
@@ -122,7 +124,7 @@ fn command(
     if run.writes() {
         command.arg("--write");
     }
-    if let Some(bytes) = run.largest_file() {
+    if let Some(bytes) = run.largest_file(program.adds) {
         command.args(["--file-size", &bytes.to_string()]);
     }
     let (uid, gid) = run.owner();
@@ -170,9 +172,11 @@ async fn exchange(
         group.exited().await;
         Ok(failure)
     };
+    let full = run.watch(|hold| group.signal(if hold { Signal::STOP } else { Signal::CONT }));
     tokio::select! {
         end = input => Err(end),
         done = output => done,
+        error = full => Err(End::Failed(error)),
     }
 }
 
@@ -277,6 +281,8 @@ impl Group {
     async fn end(&mut self, child: &mut Child, early: bool) -> Result<ExitStatus, FsError> {
         if early {
             self.signal(Signal::TERM);
+            // It may be held still.
+            self.signal(Signal::CONT);
             let _ = timeout(LAST_WORDS, self.exited()).await;
         }
         self.signal(Signal::KILL);

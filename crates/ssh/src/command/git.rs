@@ -89,6 +89,7 @@ pub(super) async fn run(
     let program = Program {
         installed,
         writes: service == Service::ReceivePack,
+        adds: false,
         arguments: service.arguments().iter().map(OsString::from).collect(),
         environment: environment(session, programs, protocol, installed),
     };

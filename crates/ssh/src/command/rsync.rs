@@ -56,6 +56,7 @@ pub(super) async fn run(
     let program = Program {
         installed: programs.get(Needs::Rsync).ok_or(FsError::Unsupported)?,
         writes: changes(&arguments),
+        adds: arguments.asks.adds,
         arguments: arguments.line(may).into_iter().map(OsString::from_vec).collect(),
         environment: Vec::new(),
     };

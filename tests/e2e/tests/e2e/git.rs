@@ -14,7 +14,7 @@ fn start() -> TestServer {
 }
 
 /// A git that sees no settings of this machine and reaches the server by `ssh`.
-fn git(server: &TestServer, dir: &Path, args: &[&str]) -> Tool {
+pub(crate) fn git(server: &TestServer, dir: &Path, args: &[&str]) -> Tool {
     let ssh = format!("ssh {} -p {}", ssh_options().join(" "), server.port);
     Tool::new("git", "git")
         .env("GIT_SSH_COMMAND", ssh)
@@ -35,18 +35,18 @@ fn ssh(server: &TestServer, user: &str, command: &str) -> Tool {
         .dir(&server.work())
 }
 
-fn url(user: &str, path: &str) -> String {
+pub(crate) fn url(user: &str, path: &str) -> String {
     format!("{user}@127.0.0.1:{path}")
 }
 
 /// An empty bare repository in the user's home.
-fn bare(server: &TestServer, user: &User, name: &str) -> PathBuf {
+pub(crate) fn bare(server: &TestServer, user: &User, name: &str) -> PathBuf {
     git(server, &user.home, &["init", "-q", "--bare", name]).ok();
     user.path(name)
 }
 
 /// A clone with one commit, pushed.
-fn pushed(server: &TestServer, user: &str, path: &str, clone: &str) -> PathBuf {
+pub(crate) fn pushed(server: &TestServer, user: &str, path: &str, clone: &str) -> PathBuf {
     let dir = server.work().join(clone);
     git(server, &server.work(), &["clone", "-q", &url(user, path), clone]).ok();
     commit(server, &dir, "readme", b"hello\n");
@@ -55,7 +55,7 @@ fn pushed(server: &TestServer, user: &str, path: &str, clone: &str) -> PathBuf {
     dir
 }
 
-fn commit(server: &TestServer, dir: &Path, name: &str, content: &[u8]) {
+pub(crate) fn commit(server: &TestServer, dir: &Path, name: &str, content: &[u8]) {
     disk::write(&dir.join(name), content);
     git(server, dir, &["add", "-A"]).ok();
     git(server, dir, &["commit", "-q", "-m", name]).ok();
@@ -88,7 +88,7 @@ fn used(server: &TestServer, user: &User) -> (u64, u64) {
 }
 
 /// Number and size of the files below a directory, as a scan counts.
-fn on_disk(dir: &Path) -> (u64, u64) {
+pub(crate) fn on_disk(dir: &Path) -> (u64, u64) {
     let (mut files, mut size) = (0, 0);
     for entry in std::fs::read_dir(dir).unwrap().flatten() {
         let metadata = std::fs::symlink_metadata(entry.path()).unwrap();

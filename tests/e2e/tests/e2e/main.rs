@@ -8,6 +8,7 @@
 //! | `commands` | SSH commands: digests, `cd`, `pwd`; what is refused |
 //! | `git` | git over SSH: clone, push, quota; repositories and lines that try to run something |
 //! | `sandbox` | what confines git and rsync, alone: a program that tries to get out |
+//! | `programs` | git and rsync while they run: quota, clients that do not read, hooks |
 //! | `scp` | the old protocol of `scp`: OpenSSH, pscp, conversations byte for byte |
 //! | `rsync` | the stock rsync against the confined program, and lines that no client sends |
 //! | `permissions` | each verb allowed and denied, and the disk after each |
@@ -58,6 +59,7 @@ mod openssh;
 mod other_clients;
 mod permissions;
 mod portable;
+mod programs;
 mod protocol;
 mod providers;
 mod rsync;

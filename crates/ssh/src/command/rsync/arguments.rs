@@ -43,6 +43,8 @@ pub(crate) struct Asks {
     pub(crate) access_times: bool,
     /// Sources are deleted.
     pub(crate) removes_sources: bool,
+    /// Files are changed in place.
+    pub(crate) adds: bool,
     /// Whole paths are sent.
     pub(crate) relative: bool,
     /// Names of files, below the path, come in the stream.
@@ -296,6 +298,7 @@ impl Asks {
             Effect::AccessTimes => self.access_times = true,
             Effect::FollowsLinks => _ = self.follows_links.get_or_insert(option),
             Effect::RemovesSources => self.removes_sources = true,
+            Effect::Adds => self.adds = true,
             Effect::Relative => self.relative = true,
             Effect::NamesFollow => self.names_follow = true,
             Effect::MakesPath => self.makes_path = true,

@@ -66,6 +66,8 @@ pub(crate) enum Effect {
     SafeLinks,
     /// Links are made unusable.
     MungesLinks,
+    /// Files that are there are changed in place, so they grow beyond what is left of a quota.
+    Adds,
     /// Only where files are read: names of files, below the path, follow in the stream.
     NamesFollow,
 }
@@ -172,7 +174,7 @@ const LOCAL: &str = "it is for the client's own use";
 
 /// The long names.
 pub(crate) const LONG: &[Long] = &[
-    long("append"), // twice for --append-verify
+    does("append", Effect::Adds), // twice for --append-verify
     takes("block-size", Value::Number),
     takes("bwlimit", Value::Size),
     takes("checksum-choice", Value::Algorithms),
@@ -200,7 +202,7 @@ pub(crate) const LONG: &[Long] = &[
     long("ignore-existing"),
     does("ignore-missing-args", Effect::AllowsMissing),
     takes("info", Value::Messages),
-    long("inplace"),
+    does("inplace", Effect::Adds),
     long("list-only"),
     takes("log-format", Value::OneOf(&["X", "%i", "%i%I", "%o"])), // no file: it marks what is reported
     takes("max-alloc", Value::Allocation),

@@ -1,0 +1,125 @@
+//! What programs do to a home while they run: it is counted again and again, and who has passed a limit is
+//! told. Programs of the system do not ask before they write, so this is how quota reaches them.
+//!
+//! A count reads every directory of the home once, as a scan does, and takes no lock: other sessions do not
+//! notice. The books say what should be there; what is there beyond that is the programs' doing and is
+//! charged to them, so that everybody sees it. How long the next count may wait follows from what is left: no
+//! program fills it faster than [`FASTEST_BYTES`] and [`FASTEST_FILES`] allow. A count that costs much is
+//! made less often.
+//!
+//! A count is not one moment: a file that is renamed meanwhile may be met twice. So the program is held
+//! still when a limit seems to be passed, and what is counted then decides.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_vfs::{FsError, Storage, VPath};
+use tokio::time::sleep;
+
+use crate::account::Account;
+use crate::child::{Charge, SystemRun};
+use crate::open_files::signed;
+use crate::upload::is_temporary;
+use crate::{Ledger, UsedQuota};
+
+/// Entries of a directory that are taken at a time.
+const BATCH: usize = 256;
+
+/// More than any program writes in a second.
+const FASTEST_BYTES: f64 = 4e9;
+
+/// More than any program creates in a second.
+const FASTEST_FILES: f64 = 200_000.0;
+
+/// Between two counts, however little is left.
+const SHORTEST: Duration = Duration::from_millis(20);
+
+/// Between two counts, however much is left: others may need it meanwhile.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// A count rests at least for this many times what it took, so that it costs a quarter of a processor.
+const REST: u32 = 3;
+
+impl SystemRun {
+    /// Waits until the program has passed a limit of the user, and says so. `hold` is called with `true` to hold
+    /// the program still, and with `false` to let it go on; when this ends, the program is held. Does not end
+    /// for one that changes nothing.
+    pub async fn watch(&self, hold: impl Fn(bool)) -> FsError {
+        let (Some(charge), Ok(storage)) = (self.charge(), self.session().storage()) else {
+            return std::future::pending().await;
+        };
+        let storage = storage.without_links();
+        let account = self.session().account();
+        let mut pause = SHORTEST;
+        loop {
+            sleep(pause).await;
+            if account.ledger.limits().is_none() {
+                // An administrator may set one.
+                pause = LONGEST;
+                continue;
+            }
+            let began = Instant::now();
+            if measure(charge, account, &storage).await {
+                hold(true);
+                if measure(charge, account, &storage).await {
+                    account.ledger.denied();
+                    return FsError::QuotaExceeded;
+                }
+                hold(false);
+            }
+            pause = rest(&account.ledger, began.elapsed());
+        }
+    }
+}
+
+/// Counts once, charges what was found, and says whether a limit is passed.
+async fn measure(charge: &Charge, account: &Account, storage: &Arc<dyn Storage>) -> bool {
+    let counting = charge.counting();
+    let before = account.ledger.used();
+    let found = count(account, storage).await;
+    charge.found(&counting, found, before)
+}
+
+/// The regular files of a home with the sizes that are in the books. What cannot be read is left to the scan at
+/// the end, which says so in the log.
+async fn count(account: &Account, storage: &Arc<dyn Storage>) -> UsedQuota {
+    let mut found = UsedQuota::default();
+    let mut pending = vec![VPath::root()];
+    while let Some(dir) = pending.pop() {
+        let Ok(mut entries) = storage.read_dir(&dir).await else { continue };
+        while let Ok(batch) = entries.next(BATCH).await {
+            if batch.is_empty() {
+                break;
+            }
+            for entry in batch {
+                if entry.metadata.is_dir() {
+                    pending.extend(dir.join(&entry.name));
+                } else if entry.metadata.is_file()
+                    // Its upload holds the room for it.
+                    && !(is_temporary(&entry.name) && account.is_being_written(&entry.name))
+                {
+                    let size = account.known(&entry.metadata).size;
+                    found.size_bytes = found.size_bytes.saturating_add(signed(size));
+                    found.files += 1;
+                }
+            }
+        }
+    }
+    found
+}
+
+/// How long nobody need count, after a count that took `cost`.
+fn rest(ledger: &Ledger, cost: Duration) -> Duration {
+    let Some((taken, size, files)) = ledger.limits() else { return LONGEST };
+    let until = |limit: i64, taken: i64, fastest: f64| {
+        if limit <= 0 {
+            return LONGEST;
+        }
+        let left = limit.saturating_sub(taken).max(0);
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let seconds = left as f64 / fastest;
+        Duration::from_secs_f64(seconds.min(LONGEST.as_secs_f64()))
+    };
+    let full = until(size, taken.size_bytes, FASTEST_BYTES).min(until(files, taken.files, FASTEST_FILES));
+    full.max(SHORTEST).max(cost.saturating_mul(REST))
+}

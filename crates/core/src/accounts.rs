@@ -235,7 +235,9 @@ impl Accounts {
                     Err(error) => (None, Err(error.into())),
                 },
             };
-            if let Err(error @ AccountError::Store(StoreError::Unavailable(_))) = &result {
+            if let Err(error @ AccountError::Store(StoreError::Unavailable(_) | StoreError::Uncertain(_))) =
+                &result
+            {
                 away = Some(error.clone());
             }
             outcomes.push(BulkOutcome { id, username, result });

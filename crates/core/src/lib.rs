@@ -10,6 +10,7 @@ mod auth;
 mod backup;
 mod child;
 pub mod config_error;
+mod doubt;
 mod events;
 mod history;
 mod ip_filter;

@@ -7,9 +7,11 @@
 //! business of `open_files.rs`.
 //!
 //! The data provider keeps the truth in the end: every settlement is one atomic increment there, kept here
-//! and tried again while the provider is away.
+//! and tried again while the provider is away. One that was sent and not answered is not sent again, as it may
+//! be counted already: the books here stay right, and the home is counted for the provider (`doubt.rs`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tidegate_vfs::FsError;
 use tracing::warn;
@@ -70,6 +72,9 @@ struct Book {
     unwritten: UsageDelta,
     /// Moves whenever a write to the provider begins or ends; odd while one is under way.
     writes: u64,
+    /// A write to the provider was not answered: what it says is of no use until a scan has replaced it,
+    /// which is not begun before this moment.
+    in_doubt: Option<Instant>,
 }
 
 /// A moment at which a record was about to be read, to tell later whether its usage is out of date.
@@ -120,13 +125,13 @@ impl Ledger {
         Reading(self.book().writes)
     }
 
-    /// Takes limits from a record, and usage if nothing was written to the provider since `reading`: it
-    /// is unknown otherwise whether the record already contains it.
+    /// Takes limits from a record, and usage if nothing was written to the provider since `reading`, and
+    /// nothing before without an answer: it is unknown otherwise whether the record already contains it.
     pub(crate) fn refresh(&self, user: &User, reading: Reading) {
         let mut book = self.book();
         book.limit_size = user.quota_size.max(0);
         book.limit_files = user.quota_files.max(0);
-        if book.writes == reading.0 && book.writes.is_multiple_of(2) {
+        if book.writes == reading.0 && book.writes.is_multiple_of(2) && book.in_doubt.is_none() {
             book.used = UsedQuota {
                 size_bytes: user.used.size_bytes.saturating_add(book.unwritten.size_bytes).max(0),
                 files: user.used.files.saturating_add(book.unwritten.files).max(0),
@@ -273,7 +278,16 @@ impl Ledger {
         match self.store.add_usage(&self.username, delta, (self.clock)()).await {
             Ok(()) => {}
             Err(StoreError::NotFound) => {
+                self.forget_doubt();
                 warn!(sender = "dataProvider", "quota of user {:?} dropped: no such user", self.username);
+            }
+            Err(error @ StoreError::Uncertain(_)) => {
+                self.book().in_doubt = Some(Instant::now());
+                let name = &self.username;
+                warn!(
+                    sender = "dataProvider",
+                    "quota of user {name:?} may be written or not, the home will be counted: {error}"
+                );
             }
             Err(error) => {
                 let mut book = self.book();
@@ -293,7 +307,35 @@ impl Ledger {
     /// Whether nothing is under way and the provider knows everything.
     pub(crate) fn is_settled(&self) -> bool {
         let book = self.book();
-        book.unwritten.is_zero() && book.open == UsedQuota::default() && book.charged == UsedQuota::default()
+        let nothing = UsedQuota::default();
+        book.unwritten.is_zero() && book.open == nothing && book.charged == nothing && book.in_doubt.is_none()
+    }
+
+    /// Whether the provider may say something wrong that only a scan can tell.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.book().in_doubt.is_some()
+    }
+
+    /// Whether it is time to do something about the doubt; the next time is after `pause`.
+    pub(crate) fn doubt_is_due(&self, pause: Duration) -> bool {
+        let (mut book, now) = (self.book(), Instant::now());
+        let due = book.in_doubt.is_some_and(|due| due <= now);
+        if due {
+            book.in_doubt = Some(now + pause);
+        }
+        due
+    }
+
+    /// Nothing could be done about the doubt, which is due again.
+    pub(crate) fn doubt_is_open(&self) {
+        if let Some(due) = &mut self.book().in_doubt {
+            *due = Instant::now();
+        }
+    }
+
+    /// There is no such user any more.
+    pub(crate) fn forget_doubt(&self) {
+        self.book().in_doubt = None;
     }
 
     /// Begins to replace what is used by what a scan found at this moment; [`Replaced::write`] tells
@@ -406,17 +448,24 @@ impl<'a> Replace<'a> {
 }
 
 impl Replaced<'_> {
-    /// Tells the provider. If it does not take it, everything is as before the scan.
+    /// Tells the provider. If it does not take it, everything is as before the scan; if it does not say
+    /// whether it has, it must be told again.
     pub(crate) async fn write(self) -> Result<(), StoreError> {
         let ledger = self.replace.ledger;
         let written = ledger.store.set_usage(&ledger.username, self.found, (ledger.clock)()).await;
-        if written.is_err() {
-            let mut book = ledger.book();
-            let back = |now: i64, found: i64, before: i64| now.saturating_add(before - found).max(0);
-            book.used.size_bytes = back(book.used.size_bytes, self.found.size_bytes, self.before.size_bytes);
-            book.used.files = back(book.used.files, self.found.files, self.before.files);
-            book.unwritten = sum(book.unwritten, self.unwritten);
+        let mut book = ledger.book();
+        match &written {
+            Ok(()) => book.in_doubt = None,
+            Err(StoreError::Uncertain(_)) => book.in_doubt = Some(Instant::now()),
+            Err(_) => {
+                let back = |now: i64, found: i64, before: i64| now.saturating_add(before - found).max(0);
+                book.used.size_bytes =
+                    back(book.used.size_bytes, self.found.size_bytes, self.before.size_bytes);
+                book.used.files = back(book.used.files, self.found.files, self.before.files);
+                book.unwritten = sum(book.unwritten, self.unwritten);
+            }
         }
+        drop(book);
         written
     }
 }

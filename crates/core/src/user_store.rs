@@ -17,6 +17,9 @@ pub enum StoreError {
     /// The provider cannot be reached or refuses to work.
     #[error("data provider unavailable: {0}")]
     Unavailable(String),
+    /// A change was sent and not answered: it is done, or will be, or not.
+    #[error("data provider unavailable, a change may be done or not: {0}")]
+    Uncertain(String),
     /// A stored record cannot be read.
     #[error("stored record is damaged: {0}")]
     Corrupt(String),

@@ -144,6 +144,9 @@ pub(crate) fn provider_text(failure: &StoreError) -> &'static str {
         StoreError::NotFound => "Not found: no such user",
         StoreError::Conflict => "username already exists",
         StoreError::Unavailable(_) => "the data provider is not available, the log says why",
+        StoreError::Uncertain(_) => {
+            "the data provider did not answer, the change may be done or not; the log says why"
+        }
         StoreError::Corrupt(_) => "a record of the data provider is damaged, the log says which",
     }
 }

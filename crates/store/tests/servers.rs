@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use engines::proxy::{Loss, Proxy};
 use engines::{DATABASE, MARIADB, PASSWORD, POSTGRESQL, Server, USER};
 use tidegate_core::testing::{UserBuilder, user, user_store_suite};
 use tidegate_core::{
@@ -445,6 +446,43 @@ async fn mariadb_over_tls() {
     tls(&MY).await;
 }
 
+/// A change that was sent and not answered may be done or not, and is told from one that was not sent.
+async fn an_answer_is_lost(flavour: &'static Flavour) {
+    let mut server = Server::start(flavour.engine);
+    let proxy = Proxy::to(server.port);
+    let section = DataProvider { pool_size: 1, port: proxy.port.into(), ..flavour.section(&server, "users") };
+    let store = within("the start", open_section(section)).await.unwrap();
+    store.insert(&user("anna")).await.unwrap();
+    let one = UsageDelta { size_bytes: 1, files: 0 };
+    for (loss, done) in [(Loss::Statement, false), (Loss::Answer, true)] {
+        let before = store.usage("anna").await.unwrap().size_bytes;
+        proxy.lose(loss);
+        let error = within("a change", store.add_usage("anna", one, 1)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Uncertain(_)), "{loss:?}: {error}");
+        assert!(proxy.has_lost());
+        let after = within("a read", store.usage("anna")).await.unwrap().size_bytes;
+        assert_eq!(after - before, i64::from(done), "{loss:?}");
+        proxy.lose(loss);
+        let error = within("a read", store.usage("anna")).await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{loss:?}: {error}");
+    }
+    server.kill();
+    // Connections that are found dead before anything is sent leave no doubt.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let error = within("a change", store.add_usage("anna", one, 1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_does_not_say_whether_it_has_counted() {
+    an_answer_is_lost(&PG).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_does_not_say_whether_it_has_counted() {
+    an_answer_is_lost(&MY).await;
+}
+
 async fn goes_away(flavour: &'static Flavour) {
     let mut server = Server::start(flavour.engine);
     server.kill();
@@ -470,7 +508,7 @@ async fn goes_away(flavour: &'static Flavour) {
                 let delta = UsageDelta { size_bytes: 1, files: 0 };
                 match within("a call under load", store.add_usage("anna", delta, 1)).await {
                     Ok(()) => confirmed.fetch_add(1, Ordering::Relaxed),
-                    Err(StoreError::Unavailable(_)) => {
+                    Err(StoreError::Unavailable(_) | StoreError::Uncertain(_)) => {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                         failed.fetch_add(1, Ordering::Relaxed)
                     }

@@ -108,6 +108,7 @@ impl Centre {
                 sessions.sweep_idle(timeout);
             }
             sessions.write_back_usage().await;
+            sessions.resolve_doubts().await;
         }
     }
 }

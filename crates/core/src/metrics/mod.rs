@@ -399,7 +399,7 @@ impl Metrics {
         self.0.store_seconds[call as usize].observe(took.as_secs_f64());
         let reason = match answer {
             Ok(_) | Err(StoreError::NotFound | StoreError::Conflict) => return,
-            Err(StoreError::Unavailable(_)) => "unavailable",
+            Err(StoreError::Unavailable(_) | StoreError::Uncertain(_)) => "unavailable",
             Err(StoreError::Corrupt(_)) => "corrupt",
         };
         self.0.store_errors.with_label_values(&[reason]).inc();

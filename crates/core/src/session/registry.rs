@@ -94,7 +94,8 @@ struct Known {
 
 impl Known {
     fn is_needed(&self) -> bool {
-        !self.connections.is_empty() || self.borrowed > 0 || self.account.ledger.has_unwritten()
+        let ledger = &self.account.ledger;
+        !self.connections.is_empty() || self.borrowed > 0 || ledger.has_unwritten() || ledger.is_in_doubt()
     }
 }
 
@@ -311,8 +312,20 @@ impl Sessions {
         for (name, account) in accounts {
             account.ledger.write_back().await;
             drop(account);
-            self.0.registry().tidy(&name);
+            self.forget_unneeded(&name);
         }
+    }
+
+    /// Users of whom the provider may say something wrong.
+    pub(crate) fn in_doubt(&self) -> Vec<(String, Arc<Account>)> {
+        let registry = self.0.registry();
+        let in_doubt = registry.accounts.iter().filter(|(_, known)| known.account.ledger.is_in_doubt());
+        in_doubt.map(|(name, known)| (name.clone(), Arc::clone(&known.account))).collect()
+    }
+
+    /// Forgets a user if nobody uses it and the provider knows everything.
+    pub(crate) fn forget_unneeded(&self, username: &str) {
+        self.0.registry().tidy(username);
     }
 
     pub(crate) fn shared(&self) -> &Shared {

@@ -31,6 +31,8 @@ pub(crate) struct OneUser {
     pub(crate) user: Mutex<Option<User>>,
     pub(crate) away: AtomicBool,
     pub(crate) reads: AtomicUsize,
+    /// How many writes of usage are not answered, and whether they are done.
+    pub(crate) unanswered: Mutex<(usize, bool)>,
 }
 
 impl OneUser {
@@ -49,6 +51,24 @@ impl OneUser {
             return Err(StoreError::Unavailable("gone".into()));
         }
         self.user.lock().unwrap().clone().ok_or(StoreError::NotFound)
+    }
+
+    /// A write of usage, of which the answer may be lost.
+    fn write_usage(&self, change: impl FnOnce(&mut User)) -> Result<(), StoreError> {
+        let done = {
+            let mut unanswered = self.unanswered.lock().unwrap();
+            match unanswered.0.checked_sub(1) {
+                Some(left) => {
+                    unanswered.0 = left;
+                    Some(unanswered.1)
+                }
+                None => None,
+            }
+        };
+        if done != Some(false) {
+            self.write(change)?;
+        }
+        done.map_or(Ok(()), |_| Err(StoreError::Uncertain("the answer is lost".into())))
     }
 
     fn write(&self, change: impl FnOnce(&mut User)) -> Result<(), StoreError> {
@@ -91,7 +111,7 @@ impl UserStore for OneUser {
     async fn add_usage(&self, _: &str, delta: UsageDelta, _: i64) -> Result<(), StoreError> {
         // A provider takes its time: somebody else may go on meanwhile.
         tokio::task::yield_now().await;
-        self.write(|user| {
+        self.write_usage(|user| {
             assert!(user.used.size_bytes + delta.size_bytes >= 0, "usage would be negative: {delta:?}");
             assert!(user.used.files + delta.files >= 0, "usage would be negative: {delta:?}");
             user.used.size_bytes += delta.size_bytes;
@@ -102,7 +122,7 @@ impl UserStore for OneUser {
     }
     async fn set_usage(&self, _: &str, used: UsedQuota, _: i64) -> Result<(), StoreError> {
         tokio::task::yield_now().await;
-        self.write(|user| user.used = used)?;
+        self.write_usage(|user| user.used = used)?;
         tokio::task::yield_now().await;
         Ok(())
     }
@@ -163,7 +183,12 @@ impl House {
         };
         change(&mut draft);
         let user = Mutex::new(Some(draft.validate(None).unwrap()));
-        let store = Arc::new(OneUser { user, away: AtomicBool::new(false), reads: AtomicUsize::new(0) });
+        let store = Arc::new(OneUser {
+            user,
+            away: AtomicBool::new(false),
+            reads: AtomicUsize::new(0),
+            unanswered: Mutex::default(),
+        });
         let faults = Faults::default();
         let broken: Arc<dyn Storage> = Arc::new(Slow { inner: storage.clone(), faults: faults.clone() });
         let home = Arc::new(Home(broken, Mutex::new(Ok(()))));

@@ -178,8 +178,8 @@ impl BoltStore {
         });
         match timeout(CALL_TIMEOUT, task).await {
             Ok(Ok(result)) => result,
-            Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
-            Err(_) => Err(late(CALL_TIMEOUT)),
+            Ok(Err(error)) => Err(StoreError::Uncertain(error.to_string())),
+            Err(_) => Err(StoreError::Uncertain(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
         }
     }
 
@@ -187,7 +187,10 @@ impl BoltStore {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.run(&self.readers, |database| work(&database.begin_read().map_err(failed)?)).await
+        match self.run(&self.readers, |database| work(&database.begin_read().map_err(failed)?)).await {
+            Err(StoreError::Uncertain(problem)) => Err(StoreError::Unavailable(problem)),
+            result => result,
+        }
     }
 
     /// All of `work` is done, or nothing.

@@ -75,7 +75,7 @@ impl SqlStore {
 
     async fn change(&self, sql: &Arc<str>, args: Vec<Value>) -> Result<(), StoreError> {
         self.must_be_writable()?;
-        match in_time(self.engine.execute(sql, args)).await? {
+        match changed_in_time(self.engine.execute(sql, args)).await? {
             0 => Err(StoreError::NotFound),
             _ => Ok(()),
         }
@@ -113,6 +113,44 @@ async fn in_time<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
         Ok(Err(sqlx::Error::Configuration(reason))) => Err(StoreError::Unavailable(reason.to_string())),
         Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
         Err(_) => Err(StoreError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
+    }
+}
+
+/// As [`in_time`], of a change. It may be done although nobody said so, if it was sent or goes on without us.
+async fn changed_in_time<T>(call: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    let mut returned = false;
+    let mut unanswered = false;
+    let call = async {
+        let result = call.await;
+        returned = true;
+        unanswered = matches!(&result, Err(error) if Unanswered::is(error));
+        result
+    };
+    match in_time(call).await {
+        Err(StoreError::Unavailable(problem)) if unanswered || !returned => {
+            Err(StoreError::Uncertain(problem))
+        }
+        result => result,
+    }
+}
+
+/// What became of a statement that was sent is not known. It travels inside of the library's error.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Unanswered(sqlx::Error);
+
+impl Unanswered {
+    fn wrap(error: sqlx::Error) -> sqlx::Error {
+        sqlx::Error::Io(std::io::Error::other(Self(error)))
+    }
+
+    fn is(error: &sqlx::Error) -> bool {
+        match error {
+            sqlx::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<Self>()),
+            // The thread that works on a file ended, perhaps in the middle.
+            sqlx::Error::WorkerCrashed => true,
+            _ => false,
+        }
     }
 }
 
@@ -189,7 +227,7 @@ impl UserStore for SqlStore {
         self.must_be_writable()?;
         let mut args = vec![user.username.as_str().into()];
         args.extend(record::settings(user)?);
-        in_time(self.engine.insert(&self.statements.insert, args)).await
+        changed_in_time(self.engine.insert(&self.statements.insert, args)).await
     }
 
     async fn update(&self, user: &User) -> Result<(), StoreError> {

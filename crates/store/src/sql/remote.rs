@@ -19,7 +19,7 @@ use tracing::warn;
 
 use super::dialect::Dialect;
 use super::migrations::server::{self, Scripts};
-use super::{Engine, SqlStore};
+use super::{Engine, SqlStore, Unanswered};
 use crate::OpenError;
 use crate::config::Settings;
 use crate::record::Value;
@@ -188,10 +188,14 @@ impl<S: Server> Pool<S> {
         let result = loop {
             let statement = S::run(&mut pooled.connection, call, sql, args.clone());
             // A connection that is dropped here closes; the server ends what it was doing.
-            let result = timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| {
-                late(format!("no answer to a statement within {} s", STATEMENT_TIMEOUT.as_secs()))
-            })?;
+            let result = timeout(STATEMENT_TIMEOUT, statement).await.unwrap_or_else(|_| {
+                Err(late(format!("no answer to a statement within {} s", STATEMENT_TIMEOUT.as_secs())))
+            });
             match result {
+                // The server says nothing about what it was told.
+                Err(error @ (Error::Io(_) | Error::Tls(_) | Error::Protocol(_))) => {
+                    break Err(Unanswered::wrap(error));
+                }
                 Err(error) if attempt < ATTEMPTS && is_deadlock(&error) => attempt += 1,
                 result => break result,
             }
@@ -327,7 +331,7 @@ impl<S: Server> Remote<S> {
     async fn run(&self, call: Call, sql: &Arc<str>, args: Vec<Value>) -> Result<Answer, Error> {
         let (pool, sql) = (Arc::clone(&self.0), Arc::clone(sql));
         let task = tokio::spawn(async move { pool.run(call, &sql, args).await });
-        task.await.unwrap_or_else(|error| Err(Error::Io(std::io::Error::other(error))))
+        task.await.unwrap_or_else(|error| Err(Unanswered::wrap(Error::Io(std::io::Error::other(error)))))
     }
 }
 

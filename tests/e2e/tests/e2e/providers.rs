@@ -14,14 +14,19 @@ use tidegate_e2e::{RawSftp, TestServer, Tool, User, disk, flags, http, keys, sec
 #[path = "../../../../crates/store/tests/engines/mod.rs"]
 mod engines;
 
+use engines::proxy::{Loss, Proxy};
 use engines::{DATABASE, Engine, MARIADB, PASSWORD, POSTGRESQL, Server, USER};
 
 fn server_over(database: &Server, driver: &str) -> TestServer {
+    server_through(database.port, driver)
+}
+
+fn server_through(port: u16, driver: &str) -> TestServer {
     let mut server = TestServer::builder();
     for (key, value) in [
         ("driver", json!(driver)),
         ("host", json!("127.0.0.1")),
-        ("port", json!(database.port)),
+        ("port", json!(port)),
         ("name", json!(DATABASE)),
         ("username", json!(USER)),
         ("password", json!(PASSWORD)),
@@ -158,6 +163,49 @@ fn postgresql_goes_away_and_comes_back() {
 #[test]
 fn mariadb_goes_away_and_comes_back() {
     outage(&MARIADB, "mysql");
+}
+
+/// The connection to the database breaks when an increment was sent. It is counted once, whether the database has it
+/// or not, and nobody is bothered.
+fn lost_answer(engine: &'static Engine, driver: &str) {
+    let database = Server::start(engine);
+    let proxy = Proxy::to(database.port);
+    let server = server_through(proxy.port, driver);
+    let anna = server.user("anna").create();
+    let mut session = RawSftp::connect(&server, &anna.name);
+    let usage =
+        || database.sql("SELECT used_quota_size, used_quota_files FROM users WHERE username = 'anna'");
+    let says = |what: &str| server.raw_log().iter().filter(|line| line.contains(what)).count();
+    let mut size = 0;
+    for (number, loss) in [Loss::Statement, Loss::Answer].into_iter().enumerate() {
+        let handle = session.open(format!("f{number}"), flags::WRITE | flags::CREAT | flags::TRUNC).unwrap();
+        session.write(&handle, 0, &[7; 500]).unwrap();
+        size += 500;
+        let (doubts, scans) = (says("may be written or not"), says("scan of user"));
+        // Reads of the account that happen to be next are lost instead, which harms nobody.
+        while says("may be written or not") == doubts {
+            proxy.lose(loss);
+            session.put("other", &disk::noise(1, 10)).unwrap();
+            session.remove("other").unwrap();
+            wait_for("the loss", secs(10), || proxy.has_lost().then_some(()));
+        }
+        session.close(&handle).unwrap();
+        wait_for("the usage after a scan", secs(60), || {
+            (usage() == format!("{size}\t{}", number + 1)).then_some(())
+        });
+        wait_for("the scan", secs(60), || (says("scan of user") > scans).then_some(()));
+        assert_eq!(usage(), format!("{size}\t{}", number + 1));
+    }
+}
+
+#[test]
+fn postgresql_does_not_say_whether_it_has_counted() {
+    lost_answer(&POSTGRESQL, "postgresql");
+}
+
+#[test]
+fn mariadb_does_not_say_whether_it_has_counted() {
+    lost_answer(&MARIADB, "mysql");
 }
 
 #[test]

@@ -277,3 +277,47 @@ fn usage_is_exact_on_one_thread() {
 fn usage_is_exact_on_several_threads() {
     run_cases(false);
 }
+
+/// `/e` moves away and comes back as a link between the look at `/e/a`, which is not there, and the rename to it. Found
+/// by the first of the tests above.
+#[test]
+fn a_file_behind_a_link_that_just_appeared_is_not_replaced_unseen() {
+    let how = |create, truncate, resume| UploadOptions { create, truncate, resume, ..Default::default() };
+    use Step::{Abort, Close, Copy, Cut, LinkDir, Open, Remove, Rename, RenameDir, Rest, Write};
+    let case = Case {
+        mode: UploadMode::AtomicWithResume,
+        on_disk: false,
+        limited: true,
+        sessions: vec![
+            vec![
+                Cut { name: 0, size: 0 },
+                RenameDir { from: 0, to: 0 },
+                Open { name: 3, how: how(true, false, false), handle: 0 },
+                Open { name: 5, how: how(true, false, false), handle: 0 },
+                Open { name: 0, how: how(true, true, false), handle: 0 },
+                Remove { name: 0 },
+                Abort { handle: 0 },
+                Remove { name: 1 },
+                LinkDir { target: 2, link: 1 },
+            ],
+            vec![Write { handle: 0, offset: 0, length: 0 }],
+            vec![
+                Copy { from: 0, to: 0, overwrite: false },
+                Remove { name: 0 },
+                Open { name: 0, how: how(true, false, false), handle: 2 },
+                Remove { name: 0 },
+                Open { name: 4, how: how(false, false, true), handle: 0 },
+                Open { name: 0, how: how(true, true, false), handle: 1 },
+                Open { name: 0, how: how(true, false, false), handle: 0 },
+                Remove { name: 0 },
+                RenameDir { from: 1, to: 4 },
+                Rest { times: 7 },
+                Close { handle: 0 },
+                Rename { from: 0, to: 4 },
+            ],
+        ],
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let result = runtime.block_on(run(case, true));
+    assert!(result.is_ok(), "{result:?}");
+}

@@ -160,7 +160,11 @@ impl UserFs {
             Ok(_) | Err(FsError::NotFound) => {}
             Err(error) => return Err(error),
         }
-        place.storage.symlink(target, &place.path).await?;
+        {
+            // Whoever looked at a name that led nowhere must not replace what it suddenly leads to.
+            let _names = self.session.account().names.lock().await;
+            place.storage.symlink(target, &place.path).await?;
+        }
         self.report(CommandKind::Symlink { target: link.clone(), real_target: self.real(link) }, target);
         Ok(())
     }

@@ -57,6 +57,16 @@ struct State {
     reach: u64,
 }
 
+/// Something that changes the size of a file is under way, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Arc<OpenFile>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.done();
+    }
+}
+
 /// The size in the books of every name of a file has changed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resized {
@@ -198,8 +208,15 @@ impl OpenFile {
         }
     }
 
-    /// The file was cut to `size` bytes. What is written at the same time may have come after the cut, so
-    /// its room is kept until the last handle is closed.
+    /// The file is about to be cut: what is written from here to [`OpenFile::cut`] keeps its room, also if it ends
+    /// before that is called.
+    pub(crate) fn cutting(self: &Arc<Self>) -> UnderWay {
+        self.state().under_way += 1;
+        UnderWay(Arc::clone(self))
+    }
+
+    /// The file was cut to `size` bytes; it was under way before. What is written at the same time may have come
+    /// after the cut, so its room is kept until the last handle is closed.
     pub(crate) fn cut(&self, size: u64) {
         let mut state = self.state();
         state.size = size.max(state.reach);

@@ -132,6 +132,8 @@ impl Upload {
         if let Some(old) = &to.existing {
             account.track(dir, to.place, old);
         }
+        let cut = to.existing.filter(|_| how.truncate).and_then(|old| account.files.get(old.identity));
+        let _cutting = cut.map(|file| file.cutting());
         let handle = to.storage.open(to.place, &open).await?;
         let opened = handle.metadata().await?;
         let file = match to.existing {

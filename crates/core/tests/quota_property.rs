@@ -321,3 +321,33 @@ fn a_file_behind_a_link_that_just_appeared_is_not_replaced_unseen() {
     let result = runtime.block_on(run(case, true));
     assert!(result.is_ok(), "{result:?}");
 }
+
+/// One session opens a file to overwrite it while another writes to it: the write came after the cut on disk, and ended
+/// before the cut in the books. Found by the first of the tests above.
+#[test]
+fn a_write_that_ends_while_its_file_is_opened_anew_keeps_its_room() {
+    let how = |truncate| UploadOptions { create: true, truncate, ..Default::default() };
+    use Step::{Copy, Link, Open, Remove, Rest, Write};
+    let sessions = vec![
+        vec![
+            Open { name: 2, how: how(true), handle: 2 },
+            Open { name: 1, how: how(false), handle: 0 },
+            Link { from: 1, to: 4 },
+            Remove { name: 0 },
+            Copy { from: 1, to: 2, overwrite: true },
+            Write { handle: 2, offset: 299, length: 255 },
+            Rest { times: 25 },
+        ],
+        vec![
+            Open { name: 1, how: how(false), handle: 1 },
+            Open { name: 0, how: how(false), handle: 1 },
+            Open { name: 3, how: how(false), handle: 2 },
+            Open { name: 2, how: how(true), handle: 1 },
+            Write { handle: 2, offset: 296, length: 151 },
+        ],
+    ];
+    let case = Case { mode: UploadMode::Standard, on_disk: false, limited: true, sessions };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let result = runtime.block_on(run(case, true));
+    assert!(result.is_ok(), "{result:?}");
+}

@@ -49,14 +49,15 @@ impl IpFilters {
     }
 }
 
-/// Reads `address/prefix`; an IPv4-mapped IPv6 network counts as IPv4, as addresses do.
+/// Reads `address/prefix`; an IPv4-mapped IPv6 network counts as IPv4, as addresses do. Every other IPv6
+/// network, `::/0` as well, is about IPv6 peers alone. A mapped address with a prefix shorter than the
+/// mapping is no network: `::ffff:10.0.0.0/8` would deny IPv6 where 10.0.0.0/8 was meant.
 pub(crate) fn network(entry: &str) -> Option<IpNet> {
     let network: IpNet = entry.parse().ok()?;
     if let IpNet::V6(v6) = network
         && let Some(v4) = v6.addr().to_ipv4_mapped()
-        && v6.prefix_len() >= 96
     {
-        return IpNet::new(v4.into(), v6.prefix_len() - 96).ok();
+        return IpNet::new(v4.into(), v6.prefix_len().checked_sub(96)?).ok();
     }
     Some(network)
 }
@@ -83,9 +84,28 @@ mod tests {
             (&["2001:db8::/32"], &[], "10.0.0.1", false),
             (&["rubbish"], &[], "10.0.0.1", false),
             (&[], &["rubbish"], "10.0.0.1", false),
+            (&[], &["::/0"], "10.0.0.1", true),
+            (&[], &["::/0"], "::ffff:10.0.0.1", true),
+            (&[], &["::/0"], "2001:db8::1", false),
+            (&["::/0"], &[], "::ffff:10.0.0.1", false),
+            (&[], &["::ffff:0:0/96"], "10.0.0.1", false),
+            (&[], &["::ffff:0:0/96"], "2001:db8::1", true),
         ] {
             let peer: IpAddr = peer.parse().unwrap();
             assert_eq!(filters(allowed, denied).admits(peer), want, "{allowed:?} {denied:?} {peer}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_network_with_the_prefix_of_an_ipv4_network_denied_nobody_whom_it_meant() {
+        for entry in ["::ffff:10.0.0.0/8", "::ffff:0:0/90", "::ffff:0:0/95", "::ffff:10.1.2.3/0"] {
+            assert_eq!(network(entry), None, "{entry}");
+            for (allowed, denied) in [(vec![], vec![entry.to_owned()]), (vec![entry.to_owned()], vec![])] {
+                let filters = IpFilters::new(allowed, denied);
+                for peer in ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1"] {
+                    assert!(!filters.admits(peer.parse().unwrap()), "{filters:?} {peer}");
+                }
+            }
         }
     }
 }

@@ -5,8 +5,8 @@
 //! accounts of those who are connected again, each once a second as long as they are few.
 //!
 //! A session ends when its account may not log in any more as it did: it is removed, disabled or expired,
-//! its key is gone, its password is another, its address is filtered, its home has moved. Everything else
-//! (permissions, quota, bandwidth) counts from the next operation on. Owner and group of new files stay as
+//! its key is gone, its password is another, its address is filtered, its home has moved, its record is
+//! damaged. Everything else (permissions, quota, bandwidth) counts from the next operation on. Owner and group of new files stay as
 //! they were at the login.
 
 use std::collections::HashMap;
@@ -54,9 +54,13 @@ impl Sessions {
 
     /// Ends all sessions of an account that is gone.
     pub(crate) fn end_user(&self, username: &str) {
+        self.end_all(username, "the account was removed");
+    }
+
+    fn end_all(&self, username: &str, why: &str) {
         for session in self.of_user(username) {
             if !session.cancelled().is_cancelled() {
-                session.end("the account was removed");
+                session.end(why);
             }
         }
     }
@@ -138,6 +142,8 @@ impl Sessions {
         match self.shared().store.user(name).await {
             Ok(user) => self.apply(&Arc::new(user), reading),
             Err(StoreError::NotFound) => self.end_user(name),
+            // Nobody logs in with such a record. It may say that the account is disabled, or filtered.
+            Err(error @ StoreError::Corrupt(_)) => self.end_all(name, &error.to_string()),
             Err(error @ StoreError::Unavailable(_)) => {
                 debug!("account of user {name:?} cannot be read again: {error}");
                 return false;

@@ -130,6 +130,21 @@ async fn expiry_needs_no_provider_and_an_absent_provider_ends_nobody() {
     watching.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_damaged_record_kept_its_sessions() {
+    let house = House::new(UploadMode::Standard, |_| {});
+    let session = house.log_in().await.unwrap();
+    let shutdown = CancellationToken::new();
+    let watching = tokio::spawn(house.sessions.clone().watch(shutdown.clone()));
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    assert!(!is_over(&session));
+    house.store.damaged.store(true, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(is_over(&session));
+    shutdown.cancel();
+    watching.await.unwrap();
+}
+
 #[tokio::test]
 async fn usage_is_kept_while_the_provider_is_away_even_after_the_last_session() {
     let house = House::new(UploadMode::Standard, |_| {});

@@ -26,10 +26,11 @@ pub(crate) const KEY: &str =
 pub(crate) const OTHER_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKKOOPZfQFC6Ot4kdCsrQ4xbUV3ezkhsyhAfaBgQVIm2 anna@home";
 
-/// One user, with the usage that was written, and a switch that takes the provider away.
+/// One user, with the usage that was written, and switches that take the provider away and damage the record.
 pub(crate) struct OneUser {
     pub(crate) user: Mutex<Option<User>>,
     pub(crate) away: AtomicBool,
+    pub(crate) damaged: AtomicBool,
     pub(crate) reads: AtomicUsize,
     /// How many writes of usage are not answered, and whether they are done.
     pub(crate) unanswered: Mutex<(usize, bool)>,
@@ -49,6 +50,9 @@ impl OneUser {
         self.reads.fetch_add(1, Ordering::Relaxed);
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("gone".into()));
+        }
+        if self.damaged.load(Ordering::Relaxed) {
+            return Err(StoreError::Corrupt("rubbish".into()));
         }
         self.user.lock().unwrap().clone().ok_or(StoreError::NotFound)
     }
@@ -186,6 +190,7 @@ impl House {
         let store = Arc::new(OneUser {
             user,
             away: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
             reads: AtomicUsize::new(0),
             unanswered: Mutex::default(),
         });

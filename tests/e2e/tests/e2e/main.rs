@@ -14,6 +14,7 @@
 //! | `permissions` | each verb allowed and denied, and the disk after each |
 //! | `confinement` | nothing outside the home is read or changed |
 //! | `limits` | a crowd against `max_sessions` and quota; thousands of hooks for a slow receiver |
+//! | `live` | what changes of an account in the database do to its open sessions |
 //! | `login` | who gets in, who does not, and what the log says |
 //! | `flow` | clients that stall, flood, crawl or renegotiate: regressions of the transport |
 //! | `hostile` | malformed and excessive input |
@@ -51,6 +52,7 @@ mod hooks;
 mod hostile;
 mod hostile_names;
 mod limits;
+mod live;
 mod login;
 mod logs;
 mod metrics;

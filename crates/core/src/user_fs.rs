@@ -76,6 +76,12 @@ pub(crate) struct Place {
     path: VPath,
 }
 
+/// A link to the temporary file of an upload leads nowhere, however the name was learnt: the file is charged to
+/// nobody yet, so whoever cut it would get room back that was never taken.
+fn refuse_temporary(resolved: &VPath) -> Result<(), FsError> {
+    if is_temporary(resolved.name()) { Err(FsError::NotFound) } else { Ok(()) }
+}
+
 impl UserFs {
     pub(crate) fn new(session: Session, protocol: Protocol) -> Self {
         Self { session, protocol }
@@ -107,6 +113,7 @@ impl UserFs {
         let resolved = storage.resolve(path, links).await?;
         if resolved != *path {
             self.check(&resolved, needed, on)?;
+            refuse_temporary(&resolved)?;
         }
         Ok(Place { storage: storage.without_links(), path: resolved })
     }

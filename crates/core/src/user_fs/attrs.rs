@@ -2,7 +2,7 @@
 
 use tidegate_vfs::{FsError, Links, SetAttrs, Timestamp, VPath};
 
-use super::{On, Place, UserFs};
+use super::{On, Place, UserFs, refuse_temporary};
 use crate::open_files::{Resized, signed};
 use crate::{CommandKind, Perms, Transfer, UsageDelta};
 
@@ -70,6 +70,7 @@ impl UserFs {
             if !old.is_file() {
                 return Err(FsError::Unsupported);
             }
+            refuse_temporary(&place.storage.resolve(&place.path, Links::Follow).await?)?;
             let cut = SetAttrs { size: Some(size), ..SetAttrs::default() };
             if let Some(open) = account.files.get(old.identity) {
                 open.reserve(size)?;

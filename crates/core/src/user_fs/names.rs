@@ -4,6 +4,7 @@ use tidegate_vfs::{FsError, Links, Target, VPath};
 
 use super::{On, Place, UserFs};
 use crate::open_files::signed;
+use crate::upload::is_temporary;
 use crate::{CommandKind, Perms, UsageDelta, orphans};
 
 impl UserFs {
@@ -150,9 +151,9 @@ impl UserFs {
     ///
     /// # Errors
     ///
-    /// [`FsError::Denied`] for the root, [`FsError::Exists`], else what the backend says.
+    /// [`FsError::Denied`] for the root and for temporary files, [`FsError::Exists`], else what the backend says.
     pub async fn symlink(&self, target: &VPath, link: &VPath) -> Result<(), FsError> {
-        if link.is_root() || target.is_root() {
+        if link.is_root() || target.is_root() || is_temporary(target.name()) {
             return Err(FsError::Denied);
         }
         let place = self.authorize(link, Perms::CREATE_SYMLINKS, On::Parent, Links::Keep).await?;

@@ -2,7 +2,7 @@
 
 use tidegate_vfs::{FsError, Links, Metadata, OpenOptions, VPath};
 
-use super::{On, Place, UploadOptions, UserFs};
+use super::{On, Place, UploadOptions, UserFs, refuse_temporary};
 use crate::upload::{COPY_BLOCK, Destination, Upload};
 use crate::{Inspection, Perms, Transfer};
 
@@ -41,6 +41,7 @@ impl UserFs {
                     drop(names);
                     // The file that the link leads to is the one to write or to replace, never the link.
                     place.path = place.storage.resolve(&place.path, Links::Follow).await?;
+                    refuse_temporary(&place.path)?;
                     if how.exclusive {
                         return Err(FsError::Exists);
                     }

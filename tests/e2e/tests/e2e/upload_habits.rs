@@ -1,8 +1,10 @@
 //! What clients do around an upload, in every upload mode: WinSCP's `.filepart`, times set before the file is
 //! closed, opening an existing file without cutting it; and what they must never see: temporary files.
 
+use serde_json::json;
 use tidegate_e2e::{Attrs, RawSftp, TestServer, disk, flags, secs, status, wait_for};
 
+use crate::rsync::rsync;
 use crate::upload_modes::{found, scan, temporary_files, usage};
 
 const SIZE: usize = 500_000;
@@ -107,4 +109,36 @@ fn temporary_files_are_nobodys_and_abandoned_ones_go() {
     scan(&server, &user);
     assert_eq!(usage(&server, &user), (1000, 1), "what stays is counted");
     assert_eq!(temporary_files(&user.path("dir")).len(), 1);
+}
+
+/// rsync lists what is there. A link to the temporary file of an upload that runs, cut through the link, took bytes off
+/// the usage that nobody had been charged yet: a quota without an end.
+#[test]
+fn a_link_to_a_temporary_file_gave_room_back_that_was_never_taken() {
+    let server = TestServer::builder()
+        .sqlite(None)
+        .sftpd("upload_mode", 1)
+        .sftpd("enabled_ssh_commands", json!(["*"]))
+        .start();
+    let user = server.user("alice").field("quota_size", 1_000_000).create();
+    let mut sftp = RawSftp::connect(&server, "alice");
+    sftp.put("/kept", &disk::noise(1, PART)).unwrap();
+    let upload = sftp.open("/file", flags::WRITE | flags::CREAT).unwrap();
+    sftp.write(&upload, 0, &disk::noise(2, 30_000)).unwrap();
+    let listed = rsync(&server, "alice", &["-r", "--list-only", "HOST:."]).ok();
+    let temporary = temporary_files(&user.home).pop().unwrap();
+    let name = temporary.file_name().unwrap().to_str().unwrap();
+    assert!(listed.contains(name), "{listed}");
+
+    // However the link came to be.
+    std::os::unix::fs::symlink(name, user.path("link")).unwrap();
+    let mut other = RawSftp::connect(&server, "alice");
+    assert_eq!(other.symlink(name, "/another").unwrap_err(), status::PERMISSION_DENIED);
+    let cut = Attrs { size: Some(0), ..Attrs::default() };
+    assert_eq!(other.setstat("/link", &cut).unwrap_err(), status::NO_SUCH_FILE);
+    for pflags in [flags::WRITE, flags::WRITE | flags::CREAT | flags::TRUNC] {
+        assert_eq!(other.open("/link", pflags).unwrap_err(), status::NO_SUCH_FILE);
+    }
+    sftp.close(&upload).unwrap();
+    assert_eq!(usage(&server, &user), (PART as u64 + 30_000, 2));
 }

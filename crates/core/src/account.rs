@@ -149,6 +149,12 @@ impl Account {
         self.replacing().contains_key(name)
     }
 
+    /// Whether an upload writes to `path`. Its name alone proves nothing: programs can give it to other files.
+    pub(crate) fn is_upload(&self, path: &VPath) -> bool {
+        let replacing = self.replacing().get(path.name()).cloned();
+        replacing.is_some_and(|replacing| replacing.paths().temporary == *path)
+    }
+
     /// Whether a failed upload left the temporary file of this name.
     pub(crate) fn is_left_behind(&self, name: &[u8]) -> bool {
         self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).contains(name)

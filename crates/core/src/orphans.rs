@@ -31,7 +31,7 @@ pub(crate) async fn examine(
     started: UnixMillis,
 ) -> Result<Option<u64>, FsError> {
     let name = path.name();
-    if account.is_being_written(name) {
+    if account.is_upload(path) {
         return Ok(None);
     }
     let file = match storage.metadata(path, Links::Keep).await {
@@ -41,7 +41,8 @@ pub(crate) async fn examine(
     };
     let written =
         file.modified.seconds.saturating_mul(1000).saturating_add(i64::from(file.modified.nanos / 1_000_000));
-    if written >= started && !account.is_left_behind(name) {
+    // Where a program has moved the file of an upload, its name still keeps it.
+    if account.is_being_written(name) || (written >= started && !account.is_left_behind(name)) {
         return Ok(Some(file.size));
     }
     match storage.remove_file(path).await {

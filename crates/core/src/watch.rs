@@ -59,9 +59,9 @@ impl SystemRun {
                 continue;
             }
             let began = Instant::now();
-            if measure(charge, account, &storage).await {
+            if measure(charge, account, &storage, enough(&account.ledger)).await {
                 hold(true);
-                if measure(charge, account, &storage).await {
+                if measure(charge, account, &storage, None).await {
                     account.ledger.denied();
                     return FsError::QuotaExceeded;
                 }
@@ -72,17 +72,30 @@ impl SystemRun {
     }
 }
 
-/// Counts once, charges what was found, and says whether a limit is passed.
-async fn measure(charge: &Charge, account: &Account, storage: &Arc<dyn Storage>) -> bool {
+/// Counts once, charges what was found, and says whether a limit is passed. What is `enough` ends the count.
+async fn measure(
+    charge: &Charge,
+    account: &Account,
+    storage: &Arc<dyn Storage>,
+    enough: Option<UsedQuota>,
+) -> bool {
     let counting = charge.counting();
     let before = account.ledger.used();
-    let found = count(account, storage).await;
+    let found = count(account, storage, enough).await;
     charge.found(&counting, found, before)
 }
 
-/// The regular files of a home with the sizes that are in the books. What cannot be read is left to the scan at
-/// the end, which says so in the log.
-async fn count(account: &Account, storage: &Arc<dyn Storage>) -> UsedQuota {
+/// More than this passes a limit, whatever else is there. A count of a home to which a running program adds
+/// faster than directories are read would not end otherwise.
+fn enough(ledger: &Ledger) -> Option<UsedQuota> {
+    let (taken, size, files) = ledger.limits()?;
+    let most = |limit: i64, taken: i64| if limit > 0 { limit.max(taken) } else { i64::MAX };
+    Some(UsedQuota { size_bytes: most(size, taken.size_bytes), files: most(files, taken.files) })
+}
+
+/// The regular files of a home with the sizes that are in the books, until there are more than `enough`. What
+/// cannot be read is left to the scan at the end, which says so in the log.
+async fn count(account: &Account, storage: &Arc<dyn Storage>, enough: Option<UsedQuota>) -> UsedQuota {
     let mut found = UsedQuota::default();
     let mut pending = vec![VPath::root()];
     while let Some(dir) = pending.pop() {
@@ -96,12 +109,16 @@ async fn count(account: &Account, storage: &Arc<dyn Storage>) -> UsedQuota {
                     pending.extend(dir.join(&entry.name));
                 } else if entry.metadata.is_file()
                     // Its upload holds the room for it.
-                    && !(is_temporary(&entry.name) && account.is_being_written(&entry.name))
+                    && !(is_temporary(&entry.name)
+                        && dir.join(&entry.name).is_ok_and(|path| account.is_upload(&path)))
                 {
                     let size = account.known(&entry.metadata).size;
                     found.size_bytes = found.size_bytes.saturating_add(signed(size));
                     found.files += 1;
                 }
+            }
+            if enough.is_some_and(|most| found.size_bytes > most.size_bytes || found.files > most.files) {
+                return found;
             }
         }
     }

@@ -6,9 +6,12 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use support::{House, path};
-use tidegate_core::{Direction, FsPolicy, Perms, Protocol, SystemPlace, TrackQuota, UserDraft};
+use support::{House, data, path};
+use tidegate_core::{
+    Direction, FsPolicy, Perms, Protocol, SystemPlace, TrackQuota, UploadMode, UploadOptions, UserDraft,
+};
 use tidegate_vfs::{FsError, LocalIo, LocalStorage, MemoryStorage, Owner};
 
 /// A home on disk with a directory, a file in it, a link to it, and links out.
@@ -19,7 +22,8 @@ fn house(change: impl FnOnce(&mut UserDraft)) -> (House, tempfile::TempDir) {
     std::os::unix::fs::symlink("dir", home.path().join("link")).unwrap();
     std::os::unix::fs::symlink("/etc", home.path().join("out")).unwrap();
     let storage = LocalStorage::open(&LocalIo::default(), home.path(), Owner::default()).unwrap();
-    let house = House::over(Arc::new(storage), FsPolicy::default(), TrackQuota::Always, change);
+    let policy = FsPolicy { upload_mode: UploadMode::Atomic, ..FsPolicy::default() };
+    let house = House::over(Arc::new(storage), policy, TrackQuota::Always, change);
     (house, home)
 }
 
@@ -162,6 +166,57 @@ async fn a_program_that_fills_the_home_is_held_counted_again_and_told() {
     drop(run);
     house.scans_done().await;
     assert_eq!(house.store.used(), (5, 5));
+}
+
+#[tokio::test]
+async fn a_program_took_room_unseen_under_the_name_of_an_upload() {
+    let (house, home) = house(|draft| draft.quota_size = 1000);
+    let files = house.log_in().await.unwrap().files(Protocol::Sftp);
+    house.sessions.scan("anna").await.unwrap();
+    house.scans_done().await;
+    let how = UploadOptions {
+        read: false,
+        create: true,
+        exclusive: false,
+        truncate: true,
+        resume: false,
+        expected_size: 0,
+    };
+    let upload = files.upload(&path("/up"), how).await.unwrap();
+    upload.write_at(0, data(300)).await.unwrap();
+    let names = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let known = ["dir", "link", "out"];
+    let names: Vec<_> = names.filter(|name| known.iter().all(|known| name != known)).collect();
+    let [name] = &names[..] else { panic!("{names:?}") };
+    let name = name.to_str().unwrap();
+
+    let run = files.system_run(&[path("/dir")], NEEDS, true).await.unwrap();
+    write(home.path(), &format!("dir/{name}"), 600);
+    write(home.path(), &format!("dir/sub/{name}"), 600);
+    let error = tokio::time::timeout(Duration::from_secs(30), run.watch(|_| {})).await;
+    assert!(matches!(error, Ok(FsError::QuotaExceeded)), "{error:?}");
+    drop(run);
+    house.scans_done().await;
+    // The upload itself is not in the books yet.
+    assert_eq!(house.store.used(), (1205, 3));
+}
+
+#[tokio::test]
+async fn a_count_of_a_home_that_grows_while_it_is_read_did_not_end() {
+    const FILES: usize = 3000;
+    let (house, home) = house(|draft| (draft.quota_size, draft.quota_files) = (1_000_000, 4));
+    let files = house.log_in().await.unwrap().files(Protocol::Ssh);
+    house.sessions.scan("anna").await.unwrap();
+    house.scans_done().await;
+    let run = files.system_run(&[path("/dir")], NEEDS, true).await.unwrap();
+    (0..FILES).for_each(|number| write(home.path(), &format!("dir/{number}"), 1));
+    let left = std::cell::RefCell::new(Vec::new());
+    let error = run.watch(|_| left.borrow_mut().push(run.largest_file(false).unwrap())).await;
+    assert!(matches!(error, FsError::QuotaExceeded), "{error}");
+    // Held as soon as enough was seen, not when all was; then everything was counted.
+    let all = 1_000_000 - 5 - FILES as u64;
+    assert!(matches!(left.borrow()[..], [left] if left > all), "{left:?}");
+    assert_eq!(run.largest_file(false), Some(all));
 }
 
 #[tokio::test]

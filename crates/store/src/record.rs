@@ -6,9 +6,12 @@
 //! do not know, as we would not apply them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use tidegate_core::{IpFilters, Permissions, Perms, StoreError, UsedQuota, User};
 use tidegate_vfs::VPath;
 
@@ -212,10 +215,10 @@ fn public_keys(text: &str) -> Result<Vec<String>, String> {
 /// Reads `{"/":["*"],"/dir":["list"]}`, and the list alone that stood for `/` before directories had their own.
 fn permissions(text: &str) -> Result<Permissions, String> {
     match serde_json::from_str(text).map_err(|e| not_json(&e))? {
-        list @ serde_json::Value::Array(_) => Ok(Permissions::everywhere(perms(&list, "/")?)),
-        serde_json::Value::Object(map) => {
+        PermissionsRecord::Everywhere(list) => Ok(Permissions::everywhere(perms(&list, "/")?)),
+        PermissionsRecord::Dirs(dirs) => {
             let mut permissions = BTreeMap::new();
-            for (dir, list) in &map {
+            for (dir, list) in &dirs {
                 let path = VPath::parse(dir.as_bytes()).ok().filter(|_| dir.starts_with('/'));
                 let path = path.ok_or_else(|| format!("has {dir:?}, which is not an absolute directory"))?;
                 if permissions.insert(path, perms(list, dir)?).is_some() {
@@ -224,7 +227,42 @@ fn permissions(text: &str) -> Result<Permissions, String> {
             }
             Ok(permissions.into_iter().collect())
         }
-        _ => Err("is neither an object of directories nor a list of permissions".to_owned()),
+    }
+}
+
+/// The `permissions` column. A JSON object as a map would keep the last of two lists for one directory, and forget the
+/// other.
+enum PermissionsRecord {
+    Everywhere(serde_json::Value),
+    Dirs(Vec<(String, serde_json::Value)>),
+}
+
+impl<'de> Deserialize<'de> for PermissionsRecord {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Both;
+
+        impl<'de> Visitor<'de> for Both {
+            type Value = PermissionsRecord;
+
+            fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+                to.write_str("an object of directories or a list of permissions")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                let list = serde_json::Value::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(PermissionsRecord::Everywhere(list))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut dirs = Vec::new();
+                while let Some(dir) = map.next_entry()? {
+                    dirs.push(dir);
+                }
+                Ok(PermissionsRecord::Dirs(dirs))
+            }
+        }
+
+        from.deserialize_any(Both)
     }
 }
 
@@ -316,6 +354,18 @@ mod tests {
             let user = read(row(&[("permissions", text.into())])).unwrap();
             assert_eq!(user.permissions.at(&path("/")), at_root, "{text}");
             assert_eq!(user.permissions.at(&path("/d/x/y")), at_dir, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_two_lists_for_a_directory_won() {
+        for text in [
+            r#"{"/":["list"],"/":["*"]}"#,
+            r#"{"/":["*"],"/d":[],"\u002fd":["*"]}"#,
+            r#"{"/":["*"],"/d":["list"],"/d/":["*"]}"#,
+        ] {
+            let error = read(row(&[("permissions", text.into())])).unwrap_err().to_string();
+            assert!(error.contains("twice"), "{text}: {error}");
         }
     }
 

@@ -231,7 +231,7 @@ impl<'a> Engine<'a> {
         };
         // With a bandwidth limit a run takes about a tenth of a second, so that replies come steadily.
         let limit = usize::try_from(self.fs.session().current().upload_bandwidth).unwrap_or(0);
-        let most = if limit > 0 { (limit * 100).min(WRITE_RUN_BYTES) } else { WRITE_RUN_BYTES };
+        let most = if limit > 0 { limit.saturating_mul(100).min(WRITE_RUN_BYTES) } else { WRITE_RUN_BYTES };
         let mut run = vec![(id, data)];
         let mut length = run[0].1.len();
         loop {

@@ -103,3 +103,39 @@ fn sessions_of_an_account_that_cannot_log_in_any_more_went_on() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait_exit(secs(20)).code(), Some(0));
 }
+
+/// A bandwidth that the REST API would refuse overflowed when the first packet was written.
+#[test]
+fn numbers_that_only_a_database_can_hold_ended_the_connection() {
+    const MOST: &str = "9223372036854775807";
+    const LEAST: &str = "-9223372036854775808";
+    let builder = TestServer::builder().sqlite(None);
+    let file = builder.config_dir().join("sftpgo.db");
+    let server = builder.start();
+    let columns = [
+        "uid",
+        "gid",
+        "max_sessions",
+        "quota_size",
+        "quota_files",
+        "upload_bandwidth",
+        "download_bandwidth",
+        "expiration_date",
+        "used_quota_size",
+        "used_quota_files",
+        "last_quota_update",
+        "last_login",
+    ];
+    for value in [MOST, LEAST] {
+        for column in columns {
+            let name = format!("{column}{value}");
+            server.user(&name).create();
+            change(&file, &format!("update users set {column} = {value}"), &name);
+            let mut sftp = RawSftp::connect(&server, &name);
+            sftp.put("/file", b"content").unwrap_or_else(|code| panic!("{name}: {code}"));
+            assert_eq!(sftp.get("/file").unwrap(), b"content", "{name}");
+            sftp.remove("/file").unwrap_or_else(|code| panic!("{name}: {code}"));
+        }
+    }
+    assert!(!server.console().contains("defect"), "{}", server.console());
+}

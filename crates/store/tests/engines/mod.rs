@@ -263,6 +263,11 @@ impl Server {
         ids.extend(children.split_whitespace().map(str::to_owned));
         // One of them may have ended meanwhile.
         drop(Command::new("kill").arg(format!("-{name}")).arg("--").args(&ids).output());
+        let end = Instant::now() + Duration::from_secs(10);
+        while name == "STOP" && !ids.iter().all(|id| is_stopped(id)) {
+            assert!(Instant::now() < end, "the server does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Runs statements as the tests' user, and returns what they yield: a line for each row, its cells with tabs
@@ -324,4 +329,15 @@ pub(crate) fn make_certificates(dir: &Path) {
         "-out",
         "server.pem",
     ]);
+}
+
+/// Whether every thread of a process stands still, or the process is gone. A thread that works when it is told to stop
+/// may well answer a call before it does.
+fn is_stopped(id: &str) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which is in parentheses and may hold anything.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+    })
 }

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::session::Progress;
 use crate::upload::Upload;
-use crate::{Event, Protocol, Session, TransferReport};
+use crate::{Event, Session, TransferReport, UserFs};
 
 /// Which way the bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,7 @@ impl Direction {
 
 /// One open file of one user.
 pub struct Transfer {
-    session: Session,
-    protocol: Protocol,
+    fs: UserFs,
     path: VPath,
     /// Where `path` led when the file was opened; permissions are asked for both.
     resolved: VPath,
@@ -69,10 +68,8 @@ impl std::fmt::Debug for Transfer {
 }
 
 impl Transfer {
-    #[expect(clippy::too_many_arguments, reason = "the parts of one open file, put together in two places")]
     pub(crate) fn new(
-        session: Session,
-        protocol: Protocol,
+        fs: UserFs,
         path: VPath,
         resolved: VPath,
         real_path: Option<PathBuf>,
@@ -81,10 +78,9 @@ impl Transfer {
         upload: Option<Upload>,
     ) -> Self {
         let direction = if upload.is_some() { Direction::Upload } else { Direction::Download };
-        let (progress_id, progress) = session.begin_transfer(direction, path.clone());
+        let (progress_id, progress) = fs.session().begin_transfer(direction, path.clone());
         Self {
-            session,
-            protocol,
+            fs,
             path,
             resolved,
             real_path,
@@ -123,13 +119,13 @@ impl Transfer {
         if !self.readable {
             return Err(FsError::Denied);
         }
-        if let Some(piece) = self.session.account().throttle(Direction::Download).piece() {
+        if let Some(piece) = self.session().account().throttle(Direction::Download).piece() {
             buf.limit(piece);
         }
         let before = buf.len();
         let buf = self.file.read_at(offset, buf).await.inspect_err(|error| self.fail(error))?;
         let count = buf.len() - before;
-        self.session.wait_for_bandwidth(Direction::Download, count).await?;
+        self.fs.wait_for_bandwidth(Direction::Download, count).await?;
         if self.upload.is_none() {
             self.measure(count).await;
             self.moved(offset, count);
@@ -151,7 +147,7 @@ impl Transfer {
             self.fail(&error);
             return Err(error);
         }
-        let Some(piece) = self.session.account().throttle(Direction::Upload).piece() else {
+        let Some(piece) = self.session().account().throttle(Direction::Upload).piece() else {
             return self.write(upload, offset, data).await;
         };
         let mut at = offset;
@@ -159,7 +155,7 @@ impl Transfer {
             while !bytes.is_empty() {
                 let now = bytes.split_to(bytes.len().min(piece));
                 let count = now.len();
-                self.session.wait_for_bandwidth(Direction::Upload, count).await?;
+                self.fs.wait_for_bandwidth(Direction::Upload, count).await?;
                 self.write(upload, at, vec![now]).await?;
                 at = at.saturating_add(count as u64);
             }
@@ -199,7 +195,7 @@ impl Transfer {
     ///
     /// What the backend says.
     pub async fn metadata(&self) -> Result<Metadata, FsError> {
-        self.session.touch();
+        self.session().touch();
         self.file.metadata().await
     }
 
@@ -242,7 +238,7 @@ impl Transfer {
     /// [`FsError::Denied`] for a file that was opened for writing only.
     pub fn inspect(&self) -> Result<Inspection, FsError> {
         if self.readable {
-            Ok(Inspection::new(self.session.clone(), Arc::clone(&self.file)))
+            Ok(Inspection::new(self.session().clone(), Arc::clone(&self.file)))
         } else {
             Err(FsError::Denied)
         }
@@ -276,20 +272,20 @@ impl Transfer {
             return Ok(());
         }
         let closed = match &self.upload {
-            Some(upload) => upload.end(&self.session, &self.file, failed.is_none()).await,
+            Some(upload) => upload.end(self.session(), &self.file, failed.is_none()).await,
             None => self.file.close().await,
         };
-        self.session.end_transfer(self.progress_id);
+        self.session().end_transfer(self.progress_id);
         let error = failed.or_else(|| closed.as_ref().err().map(FsError::detail));
-        self.session.events().emit(Event::Transferred(TransferReport {
+        self.session().events().emit(Event::Transferred(TransferReport {
             direction: self.direction(),
-            username: self.session.user().username.clone(),
-            connection_id: self.session.peer().connection_id.clone(),
-            protocol: self.protocol,
+            username: self.session().user().username.clone(),
+            connection_id: self.session().peer().connection_id.clone(),
+            protocol: self.fs.protocol(),
             path: self.path.clone(),
             real_path: self.real_path.clone(),
             bytes: self.progress.bytes.load(Ordering::Relaxed),
-            elapsed_ms: self.session.touch() - self.progress.started,
+            elapsed_ms: self.session().touch() - self.progress.started,
             error,
         }));
         closed
@@ -312,10 +308,10 @@ impl Transfer {
 
     fn moved(&self, offset: u64, count: usize) {
         let count = count as u64;
-        self.session.events().activity().moved(self.direction(), count);
+        self.session().events().activity().moved(self.direction(), count);
         self.progress.reached.fetch_max(offset.saturating_add(count), Ordering::Relaxed);
         self.progress.bytes.fetch_add(count, Ordering::Relaxed);
-        self.progress.last_activity.store(self.session.touch(), Ordering::Relaxed);
+        self.progress.last_activity.store(self.session().touch(), Ordering::Relaxed);
     }
 
     fn note_write(&self, range: Range<u64>, written: &Result<(), FsError>) {
@@ -327,6 +323,10 @@ impl Transfer {
                 failure.write_at = Some(range.start);
             }
         }
+    }
+
+    fn session(&self) -> &Session {
+        self.fs.session()
     }
 
     fn fail(&self, error: &FsError) {
@@ -341,8 +341,8 @@ impl Transfer {
 impl Drop for Transfer {
     fn drop(&mut self) {
         if !self.ended.load(Ordering::Acquire) {
-            self.session.end_transfer(self.progress_id);
-            let id = &*self.session.peer().connection_id;
+            self.session().end_transfer(self.progress_id);
+            let id = &*self.session().peer().connection_id;
             warn!(connection_id = id, "transfer of {} was dropped without an end: a defect", self.path);
         }
     }

@@ -16,9 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidegate_vfs::{FsError, Links, Metadata, Storage, VPath};
+use tokio_util::sync::CancellationToken;
 
 use crate::upload::is_temporary;
-use crate::{Command, CommandKind, Event, Perms, Protocol, Session, Transfer, UploadMode};
+use crate::{Command, CommandKind, Direction, Event, Perms, Protocol, Session, Transfer, UploadMode};
 
 mod attrs;
 mod look;
@@ -61,6 +62,8 @@ pub struct UploadOptions {
 pub struct UserFs {
     session: Session,
     protocol: Protocol,
+    /// Nobody is left who waits for anything.
+    ended: CancellationToken,
 }
 
 /// Whose permissions decide: those of the directory itself, or of the one that holds the entry.
@@ -84,7 +87,31 @@ fn refuse_temporary(resolved: &VPath) -> Result<(), FsError> {
 
 impl UserFs {
     pub(crate) fn new(session: Session, protocol: Protocol) -> Self {
-        Self { session, protocol }
+        let ended = session.cancelled().clone();
+        Self { session, protocol, ended }
+    }
+
+    /// The same files for as long as `ended` has not fired, which it must when the session ends: what waits for
+    /// bandwidth gives up then.
+    pub fn until(self, ended: &CancellationToken) -> Self {
+        Self { ended: ended.clone(), ..self }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Waits until the user's bandwidth lets `count` more bytes pass.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Cancelled`] once nobody waits any more.
+    pub(crate) async fn wait_for_bandwidth(&self, direction: Direction, count: usize) -> Result<(), FsError> {
+        tokio::select! {
+            biased;
+            passed = self.session.wait_for_bandwidth(direction, count) => passed,
+            () = self.ended.cancelled() => Err(FsError::Cancelled),
+        }
     }
 
     /// The session that these files belong to.

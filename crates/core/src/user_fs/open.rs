@@ -20,8 +20,7 @@ impl UserFs {
         let how = OpenOptions { read: true, ..OpenOptions::default() };
         let file = place.storage.open(&place.path, &how).await?;
         let real = self.real(path);
-        let session = self.session.clone();
-        Ok(Transfer::new(session, self.protocol, path.clone(), place.path, real, file, true, None))
+        Ok(Transfer::new(self.clone(), path.clone(), place.path, real, file, true, None))
     }
 
     /// Opens a file for writing. Needs `upload` on its directory, and `overwrite` if it exists.
@@ -72,11 +71,9 @@ impl UserFs {
                 Err(FsError::NotFound) if existing.is_some() && how.create => {}
                 Err(error) => return Err(error),
                 Ok((upload, file)) => {
-                    let (session, real) = (self.session.clone(), self.real(path));
-                    let (protocol, path) = (self.protocol, path.clone());
-                    let upload = Some(upload);
+                    let (path, real, upload) = (path.clone(), self.real(path), Some(upload));
                     let transfer =
-                        Transfer::new(session, protocol, path, place.path, real, file, readable, upload);
+                        Transfer::new(self.clone(), path, place.path, real, file, readable, upload);
                     transfer.expect_size(how.expected_size);
                     return Ok(transfer);
                 }

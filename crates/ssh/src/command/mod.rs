@@ -212,7 +212,10 @@ pub(crate) async fn serve(
             let path = job.arguments.last().map(Vec::as_slice);
             hash::run(channel, session, &commands.turns, algorithm, path, job.command.needs).await
         }
-        Runner::Scp => scp::serve(channel, session.files(Protocol::Scp), &job.arguments).await,
+        Runner::Scp => {
+            let files = session.files(Protocol::Scp).until(channel.ended());
+            scp::serve(channel, files, &job.arguments).await
+        }
         Runner::Git(service) => {
             let (programs, request) = (&commands.programs, (service, job.arguments.as_slice()));
             git::run(channel, session, programs, request, git_protocol, job.command.needs).await

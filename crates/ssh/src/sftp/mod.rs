@@ -44,7 +44,8 @@ pub(crate) struct SftpSettings {
 /// Serves SFTP on `channel` until the client or the session ends.
 pub(crate) async fn serve(channel: &Channel, session: &Session, settings: &SftpSettings) {
     let _running = session.begin(Protocol::Sftp, String::new());
-    let mut engine = Engine::new(session.files(Protocol::Sftp), channel.inbox(), settings);
+    let files = session.files(Protocol::Sftp).until(channel.ended());
+    let mut engine = Engine::new(files, channel.inbox(), settings);
     let id = &*session.peer().connection_id;
     let ended = pump(channel, &mut engine).await;
     // Whatever is still open was not closed by the client: by the rules of the upload mode, it failed.

@@ -195,6 +195,30 @@ fn an_upload_that_waits_for_its_bandwidth_holds_up_nothing_else_of_its_connectio
     upload.wait().unwrap();
 }
 
+/// Half a minute of bandwidth is left to wait for when each channel is closed: nobody waits for it.
+#[test]
+fn what_waits_for_bandwidth_ends_with_its_channel() {
+    let server =
+        TestServer::builder().sftpd("enabled_ssh_commands", ["scp"]).sftpd("max_channels", 4).start();
+    let user = server.user("alice").field("upload_bandwidth", 1).field("download_bandwidth", 1).create();
+    disk::write_noise(&user.path("down"), 1, 200_000);
+    let login = python_login(&server, "alice");
+    let mut client = python(&server, "close_while_waiting.py", &login.each_ref().map(String::as_str)).start();
+    let transfers = || {
+        let listed = server.connections();
+        listed.first().and_then(|one| one["active_transfers"].as_array().map(Vec::len))
+    };
+    wait_for("three transfers", secs(20), || (transfers() == Some(3)).then_some(()));
+    let mut go_on = client.stdin.take().unwrap();
+    go_on.write_all(b"\n").unwrap();
+    wait_for("the transfers to end with their channels", secs(10), || (transfers() == Some(0)).then_some(()));
+    // The connection goes on.
+    go_on.write_all(b"\n").unwrap();
+    let mut said = String::new();
+    client.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!((client.wait().unwrap().code(), said.trim()), (Some(0), "closed\nroom"));
+}
+
 #[test]
 fn connections_that_never_log_in_are_gone_after_the_grace_time() {
     let server = TestServer::builder().sftpd("login_grace_time", 2).start();

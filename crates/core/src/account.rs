@@ -35,7 +35,7 @@ pub(crate) struct Account {
     replacing: Mutex<HashMap<Vec<u8>, Arc<Replacing>>>,
     left_behind: LeftBehind,
     tally: Mutex<Option<Tally>>,
-    username: String,
+    pub(crate) username: String,
     marks: Arc<OnceLock<Marks>>,
     mark: tokio::sync::OnceCell<Option<Mark>>,
     /// The provider may have a wrong usage, which only a scan can tell.

@@ -105,6 +105,12 @@ impl Charge {
         over
     }
 
+    /// Nobody could count what has become of it, so it stays as it was estimated.
+    pub(crate) fn settle(&self) {
+        let charged = std::mem::take(&mut self.state().charged);
+        self.0.ledger.settle_charged(charged);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

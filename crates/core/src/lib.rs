@@ -25,6 +25,7 @@ mod permissions;
 mod public_key;
 mod quota;
 mod quota_scan;
+mod readable;
 mod session;
 mod tally;
 #[cfg(feature = "testing")]

@@ -232,9 +232,7 @@ impl Ledger {
 
     /// What was charged to a program is in the books by now.
     pub(crate) fn discharge(&self, mine: UsedQuota) {
-        let mut book = self.book();
-        book.charged.size_bytes = book.charged.size_bytes.saturating_sub(mine.size_bytes);
-        book.charged.files = book.charged.files.saturating_sub(mine.files);
+        self.book().discharge(mine);
     }
 
     /// Changes what is open without a look at the limits.
@@ -242,11 +240,22 @@ impl Ledger {
         self.book().open(change);
     }
 
+    /// What was charged to a program cannot be counted: it goes into the books as it is.
+    pub(crate) fn settle_charged(&self, mine: UsedQuota) {
+        let mut book = self.book();
+        book.discharge(mine);
+        self.settle_in(&mut book, UsageDelta { size_bytes: mine.size_bytes, files: mine.files });
+    }
+
     /// Writes into the books what has happened, of which `was_open` was open until now. The provider
     /// learns it with the next [`Ledger::write_back`].
     pub(crate) fn settle(&self, delta: UsageDelta, was_open: UsageDelta) {
         let mut book = self.book();
         book.open(UsageDelta { size_bytes: -was_open.size_bytes, files: -was_open.files });
+        self.settle_in(&mut book, delta);
+    }
+
+    fn settle_in(&self, book: &mut Book, delta: UsageDelta) {
         book.used.size_bytes = book.used.size_bytes.saturating_add(delta.size_bytes).max(0);
         book.used.files = book.used.files.saturating_add(delta.files).max(0);
         let restricted = book.limit_size > 0 || book.limit_files > 0;
@@ -401,6 +410,11 @@ impl Book {
         let over = passed(self.limit_size, taken.size_bytes, mine.size_bytes)
             || passed(self.limit_files, taken.files, mine.files);
         (mine, over)
+    }
+
+    fn discharge(&mut self, mine: UsedQuota) {
+        self.charged.size_bytes = self.charged.size_bytes.saturating_sub(mine.size_bytes);
+        self.charged.files = self.charged.files.saturating_sub(mine.files);
     }
 
     fn open(&mut self, change: UsageDelta) {

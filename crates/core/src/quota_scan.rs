@@ -18,15 +18,13 @@ use tracing::{debug, info, warn};
 
 use crate::account::Account;
 use crate::child::Charge;
+use crate::readable::{self, BATCH};
 use crate::tally::Tally;
 use crate::upload::is_temporary;
 use crate::{Session, Sessions, StoreError, UnixMillis, UsedQuota, User, orphans};
 
 /// Scans that read at the same time; others wait, listed already.
 const CONCURRENT: usize = 4;
-
-/// Entries of a directory that are taken at a time.
-const BATCH: usize = 256;
 
 /// How often a scan begins again that lost track of a directory, which takes a change from outside.
 const ATTEMPTS: usize = 5;
@@ -173,29 +171,31 @@ impl Sessions {
         let account = self.borrow_account(&user);
         scans.tasks.spawn(async move {
             loop {
-                let done = listed.sessions.run_scan(&user, &listed.progress).await;
+                let outcome = listed.sessions.run_scan(&user, &listed.progress).await;
                 // Decided while nobody can ask for another: whoever comes later starts a new scan.
                 let mut running = listed.sessions.shared().scans.running();
                 if !listed.progress.again.swap(false, Ordering::Relaxed) {
-                    if done {
-                        account.doubt(false);
+                    match outcome {
+                        Outcome::Replaced => account.doubt(false),
+                        Outcome::InDoubt => {}
+                        Outcome::Nothing => listed.progress.charges().iter().for_each(Charge::settle),
                     }
                     running.remove(&user.username);
                     break;
                 }
             }
+            account.ledger.write_back().await;
         });
         Ok(())
     }
 
-    /// Whether the usage is what was found.
-    async fn run_scan(&self, user: &User, progress: &Progress) -> bool {
+    async fn run_scan(&self, user: &User, progress: &Progress) -> Outcome {
         let (shared, name) = (self.shared(), &user.username);
         if !shared.quota.scans_count() {
             debug!("scan of user {name:?} changes nothing: usage is not tracked, or not written");
-            return false;
+            return Outcome::Nothing;
         }
-        let Ok(_permit) = shared.scans.permits.acquire().await else { return false };
+        let Ok(_permit) = shared.scans.permits.acquire().await else { return Outcome::Nothing };
         let found = match shared.storage.open_existing(user).await {
             Ok(storage) => self.count_home(user, &storage.without_links(), progress).await,
             Err(FsError::NotDir) => self.nothing(user).await,
@@ -216,7 +216,11 @@ impl Sessions {
             }
             Err(Stopped::Cancelled) => debug!("scan of user {name:?} ended with the server"),
         }
-        found.is_ok()
+        match found {
+            Ok(_) => Outcome::Replaced,
+            Err(Stopped::Store(StoreError::Uncertain(_))) => Outcome::InDoubt,
+            Err(_) => Outcome::Nothing,
+        }
     }
 
     /// A home that is no directory holds nothing.
@@ -266,6 +270,19 @@ impl Session {
         let _ = self.sessions().start_scan(User::clone(&self.current()), true, charge);
     }
 }
+
+/// What became of the books.
+enum Outcome {
+    /// They say what was found.
+    Replaced,
+    /// They say it here, and perhaps in the provider.
+    InDoubt,
+    /// They say what they said before: what programs were charged stays with the user.
+    Nothing,
+}
+
+/// Directories below what has the longest path cannot be opened.
+pub(crate) const TOO_DEEP: FsError = FsError::InvalidPath("a directory is too deep to be counted");
 
 /// Why a scan has no result.
 enum Stopped {
@@ -319,6 +336,9 @@ impl Walk<'_> {
                 if tally.is_spoiled() {
                     return Err(Stopped::Spoiled);
                 }
+                if tally.is_too_deep() {
+                    return Err(TOO_DEEP.into());
+                }
                 if tally.has_pending() {
                     continue;
                 }
@@ -346,7 +366,14 @@ impl Walk<'_> {
                 Ok(_) => return Err(FsError::NotDir.into()),
                 Err(error) => return Err(error.into()),
             };
-            let entries = self.storage.read_dir(&path).await?;
+            let opened = match readable::open(&**self.storage, &path, &dir).await {
+                Err(FsError::Denied) => {
+                    warn!("the directory {path} of user {:?} cannot be read", self.account.username);
+                    return Err(FsError::Denied.into());
+                }
+                opened => opened?,
+            };
+            let Some(entries) = opened else { continue };
             if self.with(|tally| tally.enter(dir.identity, path)) {
                 return Ok(Some(entries));
             }
@@ -368,6 +395,7 @@ impl Walk<'_> {
                 plain.iter().for_each(|entry| tally.meet(entry));
                 tally.total()
             });
+            self.check_depth()?;
             for entry in temporary {
                 self.temporary(&entry.name).await?;
             }
@@ -375,6 +403,16 @@ impl Walk<'_> {
             self.progress.bytes.store(found.size_bytes, Ordering::Relaxed);
         }
         self.with(Tally::leave);
+        Ok(())
+    }
+
+    /// What cannot be reached cannot be counted, and would be free.
+    fn check_depth(&self) -> Result<(), Stopped> {
+        if self.with(|tally| tally.is_too_deep()) {
+            let dir = self.with(|tally| Some(tally.current_path())).unwrap_or_else(VPath::root);
+            warn!("a directory in {dir} of user {:?} has too long a path", self.account.username);
+            return Err(TOO_DEEP.into());
+        }
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Tally {
     hasher: RandomState,
     /// Something could not be followed; the scan must begin again.
     spoiled: bool,
+    /// A directory has a path that is too long to open it.
+    too_deep: bool,
 }
 
 /// The directory that is being read.
@@ -110,8 +112,9 @@ impl Tally {
         let hash = self.hasher.hash_one(entry.name.as_slice());
         let Some(current) = &mut self.current else { return };
         if entry.metadata.is_dir() {
-            if let Ok(path) = current.path.join(&entry.name) {
-                self.pending.push(path);
+            match current.path.join(&entry.name) {
+                Ok(path) => self.pending.push(path),
+                Err(_) => self.too_deep = true,
             }
             return;
         }
@@ -171,6 +174,11 @@ impl Tally {
     /// Whether the scan must begin again.
     pub(crate) fn is_spoiled(&self) -> bool {
         self.spoiled
+    }
+
+    /// Whether there is a directory that cannot be read because its path is too long.
+    pub(crate) fn is_too_deep(&self) -> bool {
+        self.too_deep
     }
 
     /// What follows cannot be followed.
@@ -246,7 +254,7 @@ impl Tally {
         for path in self.pending.iter_mut().chain(current) {
             match rebase(path, from, to) {
                 Some(Ok(moved)) => *path = moved,
-                Some(Err(_)) => self.spoiled = true,
+                Some(Err(_)) => self.too_deep = true,
                 None => {}
             }
         }

@@ -13,17 +13,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate_vfs::{FsError, Storage, VPath};
+use tidegate_vfs::{FsError, Links, Storage, VPath};
 use tokio::time::sleep;
+use tracing::warn;
 
 use crate::account::Account;
 use crate::child::{Charge, SystemRun};
 use crate::open_files::signed;
+use crate::quota_scan::TOO_DEEP;
+use crate::readable::{self, BATCH};
 use crate::upload::is_temporary;
 use crate::{Ledger, UsedQuota};
-
-/// Entries of a directory that are taken at a time.
-const BATCH: usize = 256;
 
 /// More than any program writes in a second.
 const FASTEST_BYTES: f64 = 4e9;
@@ -41,9 +41,9 @@ const LONGEST: Duration = Duration::from_secs(2);
 const REST: u32 = 3;
 
 impl SystemRun {
-    /// Waits until the program has passed a limit of the user, and says so. `hold` is called with `true` to hold
-    /// the program still, and with `false` to let it go on; when this ends, the program is held. Does not end
-    /// for one that changes nothing.
+    /// Waits until the program has passed a limit of the user or the home cannot be counted, and says so. `hold`
+    /// is called with `true` to hold the program still, and with `false` to let it go on; when this ends because
+    /// of a limit, the program is held. Does not end for one that changes nothing.
     pub async fn watch(&self, hold: impl Fn(bool)) -> FsError {
         let (Some(charge), Ok(storage)) = (self.charge(), self.session().storage()) else {
             return std::future::pending().await;
@@ -59,17 +59,35 @@ impl SystemRun {
                 continue;
             }
             let began = Instant::now();
-            if measure(charge, account, &storage, enough(&account.ledger)).await {
-                hold(true);
-                if measure(charge, account, &storage, None).await {
+            match check(charge, account, &storage, &hold).await {
+                Ok(false) => {}
+                Ok(true) => {
                     account.ledger.denied();
                     return FsError::QuotaExceeded;
                 }
-                hold(false);
+                Err(error) => return error,
             }
             pause = rest(&account.ledger, began.elapsed());
         }
     }
+}
+
+/// Whether a limit is passed; the program is held if so.
+async fn check(
+    charge: &Charge,
+    account: &Account,
+    storage: &Arc<dyn Storage>,
+    hold: &impl Fn(bool),
+) -> Result<bool, FsError> {
+    if !measure(charge, account, storage, enough(&account.ledger)).await? {
+        return Ok(false);
+    }
+    hold(true);
+    let passed = measure(charge, account, storage, None).await?;
+    if !passed {
+        hold(false);
+    }
+    Ok(passed)
 }
 
 /// Counts once, charges what was found, and says whether a limit is passed. What is `enough` ends the count.
@@ -78,11 +96,11 @@ async fn measure(
     account: &Account,
     storage: &Arc<dyn Storage>,
     enough: Option<UsedQuota>,
-) -> bool {
+) -> Result<bool, FsError> {
     let counting = charge.counting();
     let before = account.ledger.used();
-    let found = count(account, storage, enough).await;
-    charge.found(&counting, found, before)
+    let found = count(account, storage, enough).await?;
+    Ok(charge.found(&counting, found, before))
 }
 
 /// More than this passes a limit, whatever else is there. A count of a home to which a running program adds
@@ -94,19 +112,31 @@ fn enough(ledger: &Ledger) -> Option<UsedQuota> {
 }
 
 /// The regular files of a home with the sizes that are in the books, until there are more than `enough`. What
-/// cannot be read is left to the scan at the end, which says so in the log.
-async fn count(account: &Account, storage: &Arc<dyn Storage>, enough: Option<UsedQuota>) -> UsedQuota {
+/// cannot be counted would be free, so it is an error.
+async fn count(
+    account: &Account,
+    storage: &Arc<dyn Storage>,
+    enough: Option<UsedQuota>,
+) -> Result<UsedQuota, FsError> {
     let mut found = UsedQuota::default();
-    let mut pending = vec![VPath::root()];
-    while let Some(dir) = pending.pop() {
-        let Ok(mut entries) = storage.read_dir(&dir).await else { continue };
-        while let Ok(batch) = entries.next(BATCH).await {
-            if batch.is_empty() {
-                break;
-            }
+    let mut pending = vec![(VPath::root(), storage.metadata(&VPath::root(), Links::Keep).await?)];
+    while let Some((dir, metadata)) = pending.pop() {
+        let mut entries = match readable::open(&**storage, &dir, &metadata).await {
+            Ok(Some(entries)) => entries,
+            // It has gone, or something else is there.
+            Ok(None) | Err(FsError::NotFound | FsError::NotDir | FsError::Link) => continue,
+            Err(error) => return Err(uncounted(account, &dir, error)),
+        };
+        loop {
+            let batch = match entries.next(BATCH).await {
+                Ok(batch) if batch.is_empty() => break,
+                Ok(batch) => batch,
+                Err(error) => return Err(uncounted(account, &dir, error)),
+            };
             for entry in batch {
                 if entry.metadata.is_dir() {
-                    pending.extend(dir.join(&entry.name));
+                    let path = dir.join(&entry.name).map_err(|_| uncounted(account, &dir, TOO_DEEP))?;
+                    pending.push((path, entry.metadata));
                 } else if entry.metadata.is_file()
                     // Its upload holds the room for it.
                     && !(is_temporary(&entry.name)
@@ -118,11 +148,16 @@ async fn count(account: &Account, storage: &Arc<dyn Storage>, enough: Option<Use
                 }
             }
             if enough.is_some_and(|most| found.size_bytes > most.size_bytes || found.files > most.files) {
-                return found;
+                return Ok(found);
             }
         }
     }
-    found
+    Ok(found)
+}
+
+fn uncounted(account: &Account, dir: &VPath, error: FsError) -> FsError {
+    warn!("the home of user {:?} cannot be counted at {dir}: {}", account.username, error.detail());
+    error
 }
 
 /// How long nobody need count, after a count that took `cost`.

@@ -219,6 +219,39 @@ async fn a_count_of_a_home_that_grows_while_it_is_read_did_not_end() {
     assert_eq!(run.largest_file(false), Some(all));
 }
 
+/// A tree below paths that are too long to be opened, moved there piece by piece, would be free.
+#[tokio::test]
+async fn what_is_too_deep_to_be_counted_ends_the_program_and_frees_nothing() {
+    let (house, home) = house(|draft| draft.quota_size = 1000);
+    let files = house.log_in().await.unwrap().files(Protocol::Ssh);
+    house.sessions.scan("anna").await.unwrap();
+    house.scans_done().await;
+    let run = files.system_run(&[path("/dir")], NEEDS, true).await.unwrap();
+    run.stream(Direction::Upload).pass(300).await.unwrap();
+    let chain = |root: &str| format!("{root}/{}", vec!["x".repeat(200); 15].join("/"));
+    for root in ["dir/top", "bottom"] {
+        std::fs::create_dir_all(home.path().join(chain(root))).unwrap();
+    }
+    write(home.path(), &format!("{}/f", chain("bottom")), 600);
+    std::fs::rename(home.path().join("bottom"), home.path().join(chain("dir/top")).join("x")).unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(30), run.watch(|_| {})).await;
+    assert!(matches!(error, Ok(FsError::InvalidPath(_))), "{error:?}");
+    drop(run);
+    house.scans_done().await;
+    // What was sent is all that is known of it.
+    assert_eq!(house.store.used(), (305, 1));
+    let run = files.system_run(&[path("/dir")], NEEDS, true).await.unwrap();
+    assert_eq!(run.largest_file(false), Some(695));
+    drop(run);
+    house.scans_done().await;
+
+    // Once it is reachable again, everything counts.
+    std::fs::rename(home.path().join(chain("dir/top")).join("x"), home.path().join("bottom")).unwrap();
+    house.sessions.scan("anna").await.unwrap();
+    house.scans_done().await;
+    assert_eq!(house.store.used(), (605, 2));
+}
+
 #[tokio::test]
 async fn streams_are_listed_as_transfers_and_counted_when_something_moved() {
     let (house, _home) = house(|_| {});

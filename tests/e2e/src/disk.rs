@@ -92,6 +92,12 @@ pub fn set_times(path: &Path, seconds: u64) {
     File::open(path).and_then(|file| file.set_times(times)).unwrap();
 }
 
+/// Sets the permission bits.
+pub fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
 /// Everything a tree holds, links not followed: kind, mode, and content or target, by relative name.
 ///
 /// Two equal snapshots mean: same names, same modes, same contents, same links.

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::http::{self, Response};
 use crate::keys::keys;
-use crate::process::{Collected, collect};
+use crate::process::{Collected, Tool, collect};
 use crate::users::UserBuilder;
 use crate::wait_for;
 
@@ -41,7 +42,11 @@ pub struct ServerBuilder {
     args: Vec<String>,
     host_keys: bool,
     log_file: bool,
+    unprivileged: bool,
 }
+
+/// An account of the system that no file belongs to.
+pub const NOBODY_ELSE: u32 = 61_234;
 
 /// The binary under test: `TIDEGATE_BIN`, else the one that cargo built beside this test.
 ///
@@ -68,7 +73,11 @@ pub fn binary() -> PathBuf {
 /// A command for the binary that sees nothing of this machine's own settings.
 #[must_use]
 pub fn command(home: &Path) -> Command {
-    let mut command = Command::new(binary());
+    command_of(&binary(), home)
+}
+
+fn command_of(binary: &Path, home: &Path) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SFTPGO_") {
             command.env_remove(name);
@@ -144,6 +153,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Runs the server as [`NOBODY_ELSE`] if the test is root. The homes of users must be given to that account.
+    #[must_use]
+    pub fn unprivileged(mut self) -> Self {
+        self.unprivileged = rustix::process::geteuid().is_root();
+        self
+    }
+
     /// The directory that will hold the configuration, to put files into it before the start.
     #[must_use]
     pub fn config_dir(&self) -> PathBuf {
@@ -160,6 +176,16 @@ impl ServerBuilder {
         std::fs::write(root.join("conf/sftpgo.json"), text).unwrap();
         let log = if self.log_file { root.join("log.json") } else { PathBuf::new() };
         let mut command = command(root);
+        if self.unprivileged {
+            // The build directory may be for its owner alone.
+            let copy = root.join("tidegate");
+            std::fs::copy(binary(), &copy).unwrap();
+            command = command_of(&copy, root);
+            command.uid(NOBODY_ELSE).gid(NOBODY_ELSE);
+            Tool::new("chmod", "coreutils").arg("755").arg(root).ok();
+            let owner = format!("{NOBODY_ELSE}:{NOBODY_ELSE}");
+            Tool::new("chown", "coreutils").args(["-R", &owner]).arg(root).ok();
+        }
         command.arg("serve").arg("-c").arg(root.join("conf")).args(["-f", "sftpgo", "-l"]).arg(log);
         command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
         let again = (command.get_args().map(OsString::from).collect(), self.env);
@@ -188,7 +214,15 @@ impl TestServer {
             "httpd": {"bind_port": free_port(), "bind_address": "127.0.0.1"},
             "data_provider": {"driver": "memory", "name": ""},
         });
-        ServerBuilder { root, config, env: Vec::new(), args: Vec::new(), host_keys: true, log_file: true }
+        ServerBuilder {
+            root,
+            config,
+            env: Vec::new(),
+            args: Vec::new(),
+            host_keys: true,
+            log_file: true,
+            unprivileged: false,
+        }
     }
 
     /// Runs a command that starts a server and waits until it answers. `http_port` 0 means: no REST API.

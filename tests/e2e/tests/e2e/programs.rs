@@ -6,7 +6,9 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
+use tidegate_e2e::clients::sftp;
 use tidegate_e2e::process::{collect, kill_group};
+use tidegate_e2e::server::NOBODY_ELSE;
 use tidegate_e2e::{Finished, TestServer, User, disk, secs, wait_for};
 
 use crate::flow::Master;
@@ -32,12 +34,16 @@ fn ended_by_quota(server: &TestServer, user: &User, done: &Finished) {
     assert!(done.err().contains("quota exceeded"), "{}", done.report());
     no_programs_left(server);
     usage_is_what_is_there(server, user);
+    scan(server, user);
+    usage_is_what_is_there(server, user);
+}
+
+fn scan(server: &TestServer, user: &User) {
     server.rest("POST", "/api/v1/quota_scan", Some(&json!({"username": user.name}))).expect(201);
     wait_for("the scan to end", secs(20), || {
         let scans = server.rest("GET", "/api/v1/quota_scan", None).expect(200).json();
         scans.as_array().unwrap().is_empty().then_some(())
     });
-    usage_is_what_is_there(server, user);
 }
 
 #[test]
@@ -62,6 +68,55 @@ fn files_that_grow_when_they_are_unpacked_are_ended_at_the_quota() {
     assert_eq!(other.wait().unwrap().code(), Some(0));
     let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  -\n";
     assert_eq!(String::from_utf8_lossy(&out.take()), digest);
+}
+
+/// A server that is not root cannot read what a client has made unreadable for its owner.
+#[test]
+fn what_was_made_unreadable_is_counted_all_the_same() {
+    let server = TestServer::builder().sftpd("enabled_ssh_commands", json!(["*"])).unprivileged().start();
+    let user = server.user("alice").field("quota_size", 40 * MIB).create();
+    give(&user.home);
+    let dirs = [("write-only", 0o300), ("no-search", 0o400), ("nothing", 0)];
+    for (dir, _) in dirs {
+        zeros(&server.path(format!("work/src/{dir}/f")), MIB);
+    }
+    rsync(&server, "alice", &["-r", "src/", "HOST:d"]).ok();
+    let batch: String = dirs.iter().map(|(dir, mode)| format!("chmod {mode:o} d/{dir}\n")).collect();
+    sftp(&server, "alice", &[], &batch).ok();
+    rsync(&server, "alice", &["-r", "src/nothing/", "HOST:e"]).ok();
+    usage_is_what_is_there(&server, &user);
+    assert_eq!(on_disk(&user.home), (4, 4 * MIB));
+
+    // While it runs as well.
+    disk::set_mode(&user.path("d/write-only"), 0o300);
+    for number in 0..50 {
+        zeros(&server.path(format!("work/more/f{number}")), 8 * MIB);
+    }
+    let done = rsync(&server, "alice", &["-rz", "more/", "HOST:d/write-only"]).fails();
+    ended_by_quota(&server, &user, &done);
+
+    // What is nobody's business here is passed over, unless somebody could hide files in it.
+    if rustix::process::geteuid().is_root() {
+        let theirs = user.path("theirs");
+        std::fs::create_dir(&theirs).unwrap();
+        std::fs::remove_dir_all(user.path("d")).unwrap();
+        disk::set_mode(&theirs, 0o700);
+        scan(&server, &user);
+        rsync(&server, "alice", &["-r", "src/", "HOST:e"]).ok();
+        usage_is_what_is_there(&server, &user);
+        disk::set_mode(&theirs, 0o733);
+        let done = rsync(&server, "alice", &["-rz", "more/", "HOST:f"]).fails();
+        assert!(done.err().contains("permission denied"), "{}", done.report());
+        no_programs_left(&server);
+        let log = server.raw_log().join("\n");
+        assert!(log.contains("the home of user \\\"alice\\\" cannot be counted at /theirs"), "{log}");
+    }
+}
+
+fn give(home: &Path) {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(home, Some(NOBODY_ELSE), Some(NOBODY_ELSE)).unwrap();
+    }
 }
 
 #[test]

@@ -45,15 +45,10 @@ fn tree(root: &Path) {
     disk::write(&root.join("-dash"), b"dash");
     disk::write_noise(&root.join("sub/deep/b"), 2, 5_000);
     symlink("sub/deep/b", root.join("link")).unwrap();
-    set_mode(&root.join("a"), 0o640);
-    set_mode(&root.join("sub"), 0o750);
+    disk::set_mode(&root.join("a"), 0o640);
+    disk::set_mode(&root.join("sub"), 0o750);
     disk::set_times(&root.join("a"), 1_500_000_000);
     disk::set_times(&root.join("sub/deep/b"), 1_400_000_000);
-}
-
-fn set_mode(path: &Path, mode: u32) {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
 fn same_tree(left: &Path, right: &Path) {
@@ -487,11 +482,11 @@ fn modes_and_times_are_set_by_who_may_set_them() {
     let full = server.user("full").create();
     let file = server.path("work/f");
     disk::write(&file, b"x");
-    set_mode(&file, 0o604);
+    disk::set_mode(&file, 0o604);
     disk::set_times(&file, 1_500_000_000);
     for user in [&plain, &full] {
         disk::write(&user.path("f"), b"older");
-        set_mode(&user.path("f"), 0o600);
+        disk::set_mode(&user.path("f"), 0o600);
     }
     for user in ["plain", "full"] {
         rsync(&server, user, &["-a", "f", "HOST:f"]).ok();
@@ -630,8 +625,8 @@ fn no_owners_no_devices_no_special_bits() {
         .unwrap();
     }
     rustix::fs::mkfifoat(rustix::fs::CWD, src.join("fifo"), rustix::fs::Mode::from(0o600)).unwrap();
-    set_mode(&src.join("f"), 0o6755);
-    set_mode(&src.join("sticky"), 0o1777);
+    disk::set_mode(&src.join("f"), 0o6755);
+    disk::set_mode(&src.join("sticky"), 0o1777);
     // What cannot be created is reported; the rest is copied.
     rsync(&server, "alice", &["-a", "src/", "HOST:d"]).run();
     assert_eq!(disk::text(&user.path("d/g")), "g");
@@ -823,7 +818,7 @@ fn without_its_grammar_the_program_is_still_confined() {
         disk::write(&out.join("secret"), b"CANARY\n");
         disk::write(&out.join("list"), b"secret\n");
         disk::write(&out.join("evil"), b"#!/bin/sh\necho >>\"$0.ran\"\n");
-        set_mode(&out.join("evil"), 0o755);
+        disk::set_mode(&out.join("evil"), 0o755);
     };
     restore();
     let mut harm = 0;

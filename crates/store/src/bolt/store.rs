@@ -205,7 +205,8 @@ impl BoltStore {
         self.run(&self.writer, |database| {
             let transaction = database.begin_write().map_err(failed)?;
             let done = work(&transaction)?;
-            transaction.commit().map_err(failed)?;
+            // What the disk has of it is known only after the next start.
+            transaction.commit().map_err(|error| StoreError::Uncertain(error.to_string()))?;
             Ok(done)
         })
         .await
@@ -415,5 +416,70 @@ impl UserStore for BoltStore {
         // It tidies up the file, and gives back the lock.
         drop(tokio::task::spawn_blocking(move || drop(database)).await);
         drop((readers, writer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+    use tidegate_core::testing::UserBuilder;
+
+    use super::*;
+
+    /// A file whose device may go away.
+    #[derive(Debug)]
+    struct Disk {
+        file: InMemoryBackend,
+        broken: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> io::Result<()> {
+            if self.broken.load(Ordering::Relaxed) {
+                Err(io::Error::other("the disk is gone"))
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.file.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.file.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.file.set_len(len)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            self.file.write(offset, data)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_that_the_disk_did_not_confirm_may_be_done_or_not() {
+        let broken = Arc::new(AtomicBool::new(false));
+        let disk = Disk { file: InMemoryBackend::new(), broken: Arc::clone(&broken) };
+        let database = Database::builder().create_with_backend(disk).unwrap();
+        set_up(&database).unwrap();
+        let store = BoltStore::new(database, true);
+        let user = UserBuilder::new("anna").build();
+        store.insert(&user).await.unwrap();
+        broken.store(true, Ordering::Relaxed);
+        let lost = store.add_usage("anna", UsageDelta { size_bytes: 1, files: 1 }, 7).await;
+        assert!(
+            matches!(&lost, Err(StoreError::Uncertain(problem)) if problem.contains("the disk is gone")),
+            "{lost:?}"
+        );
     }
 }

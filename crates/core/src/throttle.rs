@@ -71,8 +71,8 @@ impl Throttle {
             .then(|| usize::try_from((rate / PIECES_PER_SECOND).max(SMALLEST_PIECE)).unwrap_or(usize::MAX))
     }
 
-    /// Waits until the line has carried `bytes` more, and tells how long that took. Dropping the future while it waits gives nothing
-    /// back: the bytes count as sent.
+    /// Waits until the line has carried `bytes` more, and tells how long that took. If the future is dropped while
+    /// it waits, nothing was sent: who queued behind it waits that much less.
     pub async fn take(&self, bytes: usize) -> Duration {
         let end = {
             let mut line = self.line();
@@ -84,10 +84,14 @@ impl Throttle {
             line.queued
         };
         let began = Instant::now();
+        let mut waiting = Waiting { throttle: self, bytes };
         loop {
             // Registered before the look at the line, so that no change is missed.
             let changed = self.changed.notified();
-            let Some(free_at) = self.line().free_at(end) else { return began.elapsed() };
+            let Some(free_at) = self.line().free_at(end) else {
+                waiting.bytes = 0;
+                return began.elapsed();
+            };
             tokio::select! {
                 () = tokio::time::sleep_until(free_at) => {}
                 () = changed => {}
@@ -95,8 +99,32 @@ impl Throttle {
         }
     }
 
+    /// What was queued is not sent after all. Whoever is before it in the line is let through early, by no
+    /// more than that, and whoever comes later finds the line as it would be.
+    fn give_back(&self, bytes: usize) {
+        let mut line = self.line();
+        line.advance();
+        line.sent = line.sent.saturating_add(bytes as u128 * NANOS).min(line.queued);
+        drop(line);
+        self.changed.notify_waiters();
+    }
+
     fn line(&self) -> MutexGuard<'_, Line> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that wait in the line.
+struct Waiting<'a> {
+    throttle: &'a Throttle,
+    bytes: usize,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.throttle.give_back(self.bytes);
+        }
     }
 }
 
@@ -245,6 +273,34 @@ mod tests {
             "nothing of the past counts: {:?}",
             start.elapsed()
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_takes_no_time_from_others_and_gives_them_none() {
+        let throttle = Arc::new(Throttle::new(10));
+        let start = Instant::now();
+        let waiting: Vec<_> =
+            (0..10).map(|_| tokio::spawn(send(throttle.clone(), 1, 50_000, start))).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        waiting.iter().skip(1).for_each(|waiting| waiting.abort());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        // The first was let through 4 s early; who comes now waits for those and for the own bytes.
+        let start = Instant::now();
+        send(throttle.clone(), 4, 20_000, start).await;
+        let elapsed = start.elapsed();
+        assert!((11_900..=12_100).contains(&elapsed.as_millis()), "{elapsed:?}");
+
+        // Again and again: no more goes through than the rate allows.
+        let start = Instant::now();
+        for _ in 0..50 {
+            let first = tokio::spawn(send(throttle.clone(), 1, 10_000, start));
+            let second = tokio::spawn(send(throttle.clone(), 1, 10_000, start));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            second.abort();
+            first.await.unwrap();
+        }
+        let elapsed = start.elapsed();
+        assert!(elapsed >= Duration::from_secs(48), "500 kB at 10 KB/s took {elapsed:?}");
     }
 
     #[tokio::test(start_paused = true)]

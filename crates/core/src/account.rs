@@ -256,6 +256,10 @@ impl Account {
         moved: &Metadata,
     ) {
         let size = self.known(moved).size;
+        if moved.links > 1 {
+            // A change of size by another of its names must reach the one that may be counted now.
+            self.track(from_dir, from, moved);
+        }
         self.tell_at(from_dir, from, |tally, at| tally.unlinked(moved.identity, size, at));
         self.tell_at(to_dir, to, |tally, at| tally.linked(moved.identity, size, at));
     }

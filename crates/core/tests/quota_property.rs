@@ -351,3 +351,38 @@ fn a_write_that_ends_while_its_file_is_opened_anew_keeps_its_room() {
     let result = runtime.block_on(run(case, true));
     assert!(result.is_ok(), "{result:?}");
 }
+
+/// A file with two names moves from a directory that the scan has not read yet into one that it has read, and is then
+/// cut by its other name. Found by the first of the tests above.
+#[test]
+fn one_of_several_names_that_moves_into_the_count_is_counted_with_the_size_that_it_gets() {
+    let how = UploadOptions { create: true, ..Default::default() };
+    use Step::{Cut, CutOpen, Link, LinkDir, Open, Remove, Rename, Rest, Scan};
+    let case = Case {
+        mode: UploadMode::Atomic,
+        on_disk: false,
+        limited: false,
+        sessions: vec![
+            vec![
+                Cut { name: 0, size: 0 },
+                Remove { name: 0 },
+                Rest { times: 26 },
+                Open { name: 0, how, handle: 0 },
+                Rest { times: 19 },
+                Cut { name: 5, size: 1 },
+            ],
+            vec![Rest { times: 23 }, Link { from: 2, to: 5 }],
+            vec![
+                Open { name: 2, how, handle: 0 },
+                CutOpen { handle: 0, size: 2 },
+                Open { name: 2, how, handle: 0 },
+                Scan,
+                LinkDir { target: 0, link: 0 },
+                Rename { from: 2, to: 0 },
+            ],
+        ],
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let result = runtime.block_on(run(case, true));
+    assert!(result.is_ok(), "{result:?}");
+}

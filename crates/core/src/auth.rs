@@ -126,11 +126,13 @@ impl Authenticator {
         self.conclude(attempt, LoginMethod::Password, checked).await
     }
 
-    /// Whether this key would be accepted, for a client that asks before it signs. A key that would not
-    /// is a failed attempt: logged and counted. One that would is counted when its signature is verified.
+    /// Whether this key would be accepted from there, for a client that asks before it signs. A key that would
+    /// not is a failed attempt: logged and counted. One that would is counted when its signature is verified.
     pub async fn knows_key(&self, attempt: &Attempt, key: &[u8]) -> bool {
-        match self.check_key(attempt, key).await {
-            Ok(_) => true,
+        let checked = self.check_key(attempt, key).await;
+        // A filtered address learns nothing about keys.
+        match checked.and_then(|(user, ..)| admitted(&user, attempt)) {
+            Ok(()) => true,
             Err(error) => {
                 self.refused(attempt, LoginMethod::PublicKey, &error);
                 false
@@ -190,10 +192,7 @@ impl Authenticator {
         if !Path::new(&user.home_dir).is_absolute() {
             return Err(AuthError::Home(user.username.clone()));
         }
-        let ip = attempt.peer.addr.ip();
-        if !user.filters.admits(ip) {
-            return Err(AuthError::Address(user.username.clone(), ip));
-        }
+        admitted(&user, attempt)?;
         Ok(self.sessions.open(user, label, attempt.peer.clone()).await?)
     }
 
@@ -272,4 +271,10 @@ impl Authenticator {
             }
         });
     }
+}
+
+/// Whether the user may come from that address.
+fn admitted(user: &User, attempt: &Attempt) -> Result<(), AuthError> {
+    let ip = attempt.peer.addr.ip();
+    if user.filters.admits(ip) { Ok(()) } else { Err(AuthError::Address(user.username.clone(), ip)) }
 }

@@ -129,6 +129,11 @@ fn ip_filters_allow_and_deny() {
     assert!(!can_log_in(&server, "elsewhere"));
     assert!(!can_log_in(&server, "denied"));
     server.wait_log(&[("sender", json!("connection_failed")), ("username", json!("denied"))]);
+    // From there, nobody learns whose key it is either.
+    for (user, learns) in [("allowed", true), ("denied", false), ("elsewhere", false)] {
+        let done = sftp(&server, user, &["-v"], "pwd\n").run();
+        assert_eq!(done.err().contains("Server accepts key"), learns, "{user}: {}", done.report());
+    }
 }
 
 #[test]

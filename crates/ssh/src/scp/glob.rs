@@ -30,25 +30,47 @@ pub(super) async fn expand(
     while let Some(component) = components.next() {
         // What follows needs directories to be found in.
         let only_dirs = dirs || components.peek().is_some();
-        let mut next = Vec::new();
+        let mut next = Found::default();
         for dir in &found {
+            if is_over() {
+                return Err(FsError::Cancelled);
+            }
             if is_pattern(component) {
                 matches_in(fs, dir, component, only_dirs, &is_over, &mut next).await?;
             } else {
                 let path = dir.join(component)?;
                 // Checked at the end; most patterns begin with plain names.
                 if components.peek().is_some() || exists(fs, &path, dirs).await {
-                    next.push(path);
+                    next.push(path)?;
                 }
             }
         }
-        found = next;
+        found = next.paths;
     }
     found.sort();
     if found.is_empty() {
         found.push(pattern.clone());
     }
     Ok(found)
+}
+
+/// What a part of a pattern stands for.
+#[derive(Default)]
+struct Found {
+    paths: Vec<VPath>,
+    /// The memory that they take, about.
+    bytes: usize,
+}
+
+impl Found {
+    fn push(&mut self, path: VPath) -> Result<(), FsError> {
+        self.bytes += path.as_bytes().len() + size_of::<VPath>();
+        if self.bytes > MAX_MATCHES_BYTES {
+            return Err(FsError::InvalidInput("the pattern matches too many names"));
+        }
+        self.paths.push(path);
+        Ok(())
+    }
 }
 
 /// Adds the entries of `dir` that match; nothing if it is no directory or must not be listed.
@@ -58,10 +80,9 @@ async fn matches_in(
     pattern: &[u8],
     only_dirs: bool,
     is_over: &impl Fn() -> bool,
-    found: &mut Vec<VPath>,
+    found: &mut Found,
 ) -> Result<(), FsError> {
     let Ok(mut listing) = fs.list(dir).await else { return Ok(()) };
-    let mut bytes: usize = found.iter().map(|path| path.as_bytes().len()).sum();
     loop {
         if is_over() {
             return Err(FsError::Cancelled);
@@ -79,11 +100,7 @@ async fn matches_in(
             if only_dirs && !is_dir && !(entry.metadata.is_symlink() && exists(fs, &path, true).await) {
                 continue;
             }
-            bytes += path.as_bytes().len() + size_of::<VPath>();
-            if bytes > MAX_MATCHES_BYTES {
-                return Err(FsError::InvalidInput("the pattern matches too many names"));
-            }
-            found.push(path);
+            found.push(path)?;
         }
     }
 }

@@ -163,6 +163,19 @@ fn wildcards_are_expanded_on_the_server() {
     scp(&server, &["HOST:closed/x.c", "."]).ok();
 }
 
+/// Each match grew to a path of 4096 bytes, a gigabyte for a home of many directories.
+#[test]
+fn a_pattern_with_a_long_end_costs_no_more_than_another() {
+    let server = builder().start();
+    let user = server.user("alice").create();
+    for number in 0..2500 {
+        std::fs::create_dir(user.path(number.to_string())).unwrap();
+    }
+    let done = talk(&server, &format!("scp -f '/*{}'", format!("/{}", "a".repeat(250)).repeat(16)), [0; 2]);
+    assert!(done.out().contains("the pattern matches too many names"), "{}", done.report());
+    assert_eq!(done.code, Some(1));
+}
+
 #[test]
 fn names_with_spaces_and_quotes_are_quoted_for_the_server_like_for_a_shell() {
     let server = builder().start();

@@ -264,6 +264,26 @@ fn a_client_that_is_killed_leaves_no_program_and_no_temporary_file() {
 }
 
 #[test]
+fn a_program_ends_when_its_user_may_no_longer_do_what_it_does() {
+    let server = enabled();
+    let user = server.user("alice").create();
+    std::fs::create_dir(user.path("in")).unwrap();
+    let change = |permissions: serde_json::Value| {
+        let body = serde_json::json!({"permissions": permissions});
+        server.rest("PUT", &format!("/api/v1/user/{}", user.id), Some(&body)).expect(200);
+    };
+    let mut client = started(&server, &user, &["-a"]);
+    // What it does not need makes no difference, nor what is asked for elsewhere.
+    change(serde_json::json!({"/": ["*"], "/beside": ["list"]}));
+    std::thread::sleep(secs(2));
+    assert!(!programs(&server).is_empty());
+    change(serde_json::json!({"/": ["*"], "/in/below": ["list"]}));
+    no_programs_left(&server);
+    assert!(!client.wait().unwrap().success());
+    assert_eq!(disk::snapshot(&user.path("in")).len(), 0);
+}
+
+#[test]
 fn a_partial_file_is_kept_and_continued_from() {
     let server = enabled();
     let user = server.user("alice").create();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tidegate_vfs::{File, FsError, Links, Metadata, OpenOptions, SetAttrs, Storage, Target, VPath};
+use tokio::sync::MutexGuard;
 use tracing::warn;
 
 use crate::account::{Account, Replacing};
@@ -166,12 +167,14 @@ impl Upload {
         Ok((upload, handle))
     }
 
-    /// Opens a temporary file that will take the place.
+    /// Opens a temporary file that will take the place. Call it with the lock of names, which it gives back once the
+    /// file is there: no directory moves before it is known that the file must be followed.
     pub(crate) async fn replacing(
         session: &Session,
         to: &Destination<'_>,
         how: UploadOptions,
         readable: bool,
+        names: MutexGuard<'_, ()>,
     ) -> Result<(Self, Arc<dyn File>), FsError> {
         let account = session.account();
         // Without links, so that it can be followed when a directory moves.
@@ -193,6 +196,7 @@ impl Upload {
                 return Err(error);
             }
         };
+        drop(names);
         let mut upload = Self {
             storage: Arc::clone(to.storage),
             // Charged nothing until it is known what it is.

@@ -386,3 +386,34 @@ fn one_of_several_names_that_moves_into_the_count_is_counted_with_the_size_that_
     let result = runtime.block_on(run(case, true));
     assert!(result.is_ok(), "{result:?}");
 }
+
+/// A directory moves while an upload into it begins, at any moment: its temporary file moves along, and is not left
+/// behind. Found by the second of the tests above.
+#[tokio::test]
+async fn a_directory_that_moves_takes_the_beginning_of_an_upload_along() {
+    let how = UploadOptions { create: true, truncate: true, ..Default::default() };
+    use Step::{Close, Open, RenameDir, Rest, Write};
+    let mut moved = 0;
+    for times in 0..40 {
+        let policy = FsPolicy { upload_mode: UploadMode::Atomic, ..FsPolicy::default() };
+        let house = Arc::new(House::over(Arc::new(MemoryStorage::new()), policy, TrackQuota::Always, |_| {}));
+        for dir in ["/d", "/e"] {
+            house.files().await.create_dir(&path(dir)).await.unwrap();
+        }
+        house.faults.slower(5, 10);
+        let upload = vec![
+            Open { name: 2, how, handle: 0 },
+            Write { handle: 0, offset: 0, length: 7 },
+            Close { handle: 0 },
+        ];
+        let uploading = tokio::spawn(session(house.clone(), house.files().await, upload));
+        let moving = vec![Rest { times }, RenameDir { from: 0, to: 3 }];
+        let moving = tokio::spawn(session(house.clone(), house.files().await, moving));
+        uploading.await.unwrap();
+        moving.await.unwrap();
+        let real = walk(&house.storage, true).await;
+        assert_eq!(house.store.used(), real, "after {times} rests");
+        moved += real.1;
+    }
+    assert!(moved > 20, "{moved} of 40 uploads found their directory");
+}

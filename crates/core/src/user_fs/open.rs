@@ -58,8 +58,7 @@ impl UserFs {
                     .all(|path| self.check(path, Perms::DOWNLOAD, On::Parent).is_ok());
             let to = Destination { storage: &place.storage, place: &place.path, existing };
             let opened = if self.session.policy().upload_mode.is_atomic() {
-                drop(names);
-                Upload::replacing(&self.session, &to, how, readable).await
+                Upload::replacing(&self.session, &to, how, readable, names).await
             } else {
                 let opened = Upload::direct(account, &to, how, readable).await;
                 drop(names);

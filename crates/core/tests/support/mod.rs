@@ -300,6 +300,8 @@ struct FaultFlags {
     /// Bytes that still fit on the disk, plus one; 0 for any number.
     disk: AtomicUsize,
     rename: AtomicBool,
+    rename_pauses: AtomicUsize,
+    resolve_pauses: AtomicUsize,
     remove: AtomicBool,
     sync: AtomicBool,
     synced_files: AtomicUsize,
@@ -313,6 +315,11 @@ impl Faults {
     }
     pub(crate) fn rename_fails(&self, fails: bool) {
         self.0.rename.store(fails, Ordering::Relaxed);
+    }
+    /// A look at where a path leads, and a rename, give way so many times more before they are done.
+    pub(crate) fn slower(&self, resolve: usize, rename: usize) {
+        self.0.resolve_pauses.store(resolve, Ordering::Relaxed);
+        self.0.rename_pauses.store(rename, Ordering::Relaxed);
     }
     pub(crate) fn remove_fails(&self, fails: bool) {
         self.0.remove.store(fails, Ordering::Relaxed);
@@ -342,6 +349,12 @@ struct Slow {
 
 async fn pause() {
     tokio::task::yield_now().await;
+}
+
+async fn pauses(times: &AtomicUsize) {
+    for _ in 0..times.load(Ordering::Relaxed) {
+        pause().await;
+    }
 }
 
 async fn slowly<T>(what: impl Future<Output = T>) -> T {
@@ -391,11 +404,13 @@ impl Storage for Slow {
         if self.faults.0.rename.load(Ordering::Relaxed) {
             return Err(Faults::broken());
         }
+        pauses(&self.faults.0.rename_pauses).await;
         let done = slowly(self.inner.rename(from, to, target)).await;
         self.faults.step("rename");
         done
     }
     async fn resolve(&self, path: &VPath, links: Links) -> Result<VPath, FsError> {
+        pauses(&self.faults.0.resolve_pauses).await;
         slowly(self.inner.resolve(path, links)).await
     }
     fn without_links(&self) -> Arc<dyn Storage> {

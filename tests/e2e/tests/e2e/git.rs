@@ -61,7 +61,7 @@ pub(crate) fn commit(server: &TestServer, dir: &Path, name: &str, content: &[u8]
     git(server, dir, &["commit", "-q", "-m", name]).ok();
 }
 
-fn metric(server: &TestServer, name: &str) -> u64 {
+pub(crate) fn metric(server: &TestServer, name: &str) -> u64 {
     let text = server.rest("GET", "/metrics", None).expect(200).body;
     let line = text.lines().find(|line| line.split(' ').next() == Some(name)).expect("the metric exists");
     line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")

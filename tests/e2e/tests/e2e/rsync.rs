@@ -261,6 +261,10 @@ fn a_client_that_is_killed_leaves_no_program_and_no_temporary_file() {
     no_programs_left(&server);
     assert_eq!(disk::snapshot(&user.path("in")).len(), 0);
     usage_is_what_is_there(&server, &user);
+    let metric = |name| super::git::metric(&server, name);
+    let counted = || (metric("sftpgo_ssh_command_errors_total") == 1).then_some(());
+    wait_for("the command to be counted", secs(20), counted);
+    assert_eq!((metric("sftpgo_uploads_total"), metric("sftpgo_upload_errors_total")), (0, 1));
 }
 
 #[test]
@@ -681,6 +685,14 @@ fn the_command_is_logged_counted_and_ends_with_its_own_status() {
     let line = server.wait_log(&[("sender", Value::from("SSHCommand"))]);
     assert!(line["ssh_command"].as_str().unwrap().starts_with("rsync --server --sender "), "{line:?}");
     assert_eq!((&line["file_path"], &line["protocol"]), (&json!("/f"), &json!("SSH")), "{line:?}");
+    for (name, want) in [
+        ("sftpgo_downloads_total", 1),
+        ("sftpgo_uploads_total", 1),
+        ("sftpgo_download_errors_total", 0),
+        ("sftpgo_upload_errors_total", 0),
+    ] {
+        assert_eq!(super::git::metric(&server, name), want, "{name}");
+    }
     // rsync says 23 if something could not be copied.
     let missing = rsync(&server, "alice", &["-a", "HOST:missing", "x"]).fails();
     assert_eq!(missing.code, Some(23), "{}", missing.report());

@@ -155,7 +155,7 @@ fn confine(options: &Options) -> Result<(), Failure> {
     follow_server()?;
     close_inherited();
     limit(options)?;
-    let needs = files::Needs::of(&options.program, options.helpers.as_deref());
+    let needs = files::Needs::of(&options.program, options.helpers.as_deref(), &options.libraries);
     if options.how == Confinement::Namespaces {
         mounts::leave()?;
     }

@@ -143,6 +143,9 @@ fn command(
     if let Some(dir) = &program.installed.helpers {
         command.arg("--helpers").arg(dir);
     }
+    for library in &program.installed.libraries {
+        command.arg("--library").arg(library);
+    }
     command.arg("--").args(&program.arguments);
     command.env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C.UTF-8");
     command.envs(program.environment.iter().map(|(name, value)| (name, value)));

@@ -25,6 +25,8 @@ pub(crate) struct Installed {
     pub(crate) program: PathBuf,
     /// The directory of the programs that it starts itself.
     pub(crate) helpers: Option<PathBuf>,
+    /// The libraries that it is linked with; empty if it does not tell.
+    pub(crate) libraries: Vec<PathBuf>,
 }
 
 /// One of the programs that a command may need.
@@ -53,10 +55,13 @@ impl Programs {
     /// from the files of others.
     pub fn find(confine: Vec<OsString>, keeps_files: bool) -> Self {
         let git = installed("git").map(|program| {
-            let helpers = exec_path(&program);
-            Installed { program, helpers }
+            let (helpers, libraries) = (exec_path(&program), libraries(&program));
+            Installed { program, helpers, libraries }
         });
-        let rsync = installed("rsync").map(|program| Installed { program, helpers: None });
+        let rsync = installed("rsync").map(|program| {
+            let libraries = libraries(&program);
+            Installed { program, helpers: None, libraries }
+        });
         Self { confine, keeps_files, git, rsync }
     }
 
@@ -127,9 +132,38 @@ fn exec_path(git: &Path) -> Option<PathBuf> {
     PathBuf::from(line.trim_end()).canonicalize().ok()
 }
 
+/// The libraries of a program, asked of its loader as `ldd` of glibc does it. Other loaders run the program, which
+/// says then how it is used.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let mut command = Command::new(program);
+    command.env_clear().env("LD_TRACE_LOADED_OBJECTS", "1").current_dir("/");
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    match command.output() {
+        Ok(output) => traced(&String::from_utf8_lossy(&output.stdout)),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// The paths in lines such as `\tlibz.so.1 => /lib/libz.so.1 (0x00007f…)`.
+fn traced(text: &str) -> Vec<PathBuf> {
+    let path = |line: &str| {
+        let (_, found) = line.strip_prefix('\t')?.split_once(" => ")?;
+        let (path, address) = found.rsplit_once(" (0x")?;
+        (path.starts_with('/') && address.ends_with(')')).then(|| PathBuf::from(path))
+    };
+    text.lines().filter_map(path).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_are_what_the_loader_names() {
+        let text = "\tlinux-vdso.so.1 (0x00007fa2)\n\tlibz.so.1 => /lib/a b/libz.so.1 (0x00007fa2)\n\t\
+                    libx.so => not found\n\t/lib64/ld-linux-x86-64.so.2 (0x00007fa2)\nusage: x => /y (0x1)\n";
+        assert_eq!(traced(text), [PathBuf::from("/lib/a b/libz.so.1")]);
+    }
 
     #[test]
     fn without_confinement_there_are_no_programs() {

@@ -23,7 +23,8 @@ const NEEDED: ABI = ABI::V2;
 /// Whatever the kernel knows up to this is forbidden as well.
 const KNOWN: ABI = ABI::V9;
 
-/// Where libraries are.
+/// Where libraries are, for a program that does not tell which ones it needs. A link of a user may lead here, so
+/// whole directories are the last resort.
 const LIBRARIES: &[&str] = &[
     "/usr/lib",
     "/usr/lib64",
@@ -39,6 +40,9 @@ const LIBRARIES: &[&str] = &[
 
 /// Single files that are read.
 const READ: &[&str] = &["/etc/ld.so.cache", "/etc/ld-musl-x86_64.path", "/etc/ld-musl-aarch64.path"];
+
+/// What the C library knows of the language that programs run in, of UTF-8 above all.
+const LANGUAGE: &[&str] = &["/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8"];
 
 /// Devices, with whether they are written to.
 const DEVICES: &[(&str, bool)] = &[("/dev/null", true), ("/dev/zero", false), ("/dev/urandom", false)];
@@ -58,14 +62,16 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    /// What `program` needs, which starts the programs in `helpers`.
-    pub(super) fn of(program: &Path, helpers: Option<&Path>) -> Self {
+    /// What `program` needs, which starts the programs in `helpers` and is linked with `libraries`.
+    pub(super) fn of(program: &Path, helpers: Option<&Path>, libraries: &[PathBuf]) -> Self {
         let mut execute = vec![program.to_owned()];
         execute.extend(helpers.map(Path::to_owned));
         execute.extend(loader(program));
         execute.retain(|path| path.exists());
         let existing = |path: &&&str| Path::new(path).exists();
-        let read = LIBRARIES.iter().chain(READ).filter(existing).map(PathBuf::from).collect();
+        let unknown = if libraries.is_empty() { LIBRARIES } else { LANGUAGE };
+        let mut read: Vec<PathBuf> = unknown.iter().chain(READ).filter(existing).map(PathBuf::from).collect();
+        read.extend(libraries.iter().filter(|path| path.exists()).cloned());
         let devices = DEVICES.iter().filter(|(path, _)| Path::new(path).exists());
         Self { execute, read, devices: devices.map(|(path, write)| (path.into(), *write)).collect() }
     }

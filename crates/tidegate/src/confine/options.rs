@@ -2,7 +2,7 @@
 //!
 //! `--namespaces | --landlock | --unconfined`, then `--home DIR`, one or more groups of
 //! `--dir VIRTUAL-DIR [--name NAME] [--sent REST] [--slash]`, `--write`, `--file-size BYTES`, `--uid N`, `--gid N`,
-//! `--program PATH`, `--helpers DIR`, then `--` and the program's arguments, to which the paths are appended.
+//! `--program PATH`, `--helpers DIR`, `--library PATH` any number of times, then `--` and the program's arguments, to which the paths are appended.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -66,6 +66,8 @@ pub(super) struct Options {
     pub(super) gid: Option<u32>,
     pub(super) program: PathBuf,
     pub(super) helpers: Option<PathBuf>,
+    /// What the program is linked with; empty if that is not known.
+    pub(super) libraries: Vec<PathBuf>,
     pub(super) arguments: Vec<OsString>,
 }
 
@@ -86,6 +88,7 @@ impl Options {
             gid: None,
             program: PathBuf::new(),
             helpers: None,
+            libraries: Vec::new(),
             arguments: Vec::new(),
         };
         while let Some(option) = arguments.next() {
@@ -113,6 +116,7 @@ impl Options {
                 "--uid" => options.uid = Some(number(known, &value(&mut arguments)?)?),
                 "--gid" => options.gid = Some(number(known, &value(&mut arguments)?)?),
                 "--program" => options.program = value(&mut arguments)?.into(),
+                "--library" => options.libraries.push(value(&mut arguments)?.into()),
                 "--helpers" => options.helpers = Some(value(&mut arguments)?.into()),
                 "--" => {
                     options.arguments = arguments.collect();
@@ -147,7 +151,7 @@ mod tests {
     fn what_the_server_writes_is_understood() {
         let options = parse(
             "--landlock --home /srv/u --dir /a --name f --dir / --sent b/c --slash --write --file-size 7 --uid 5 \
-             --program /bin/x --helpers /lib/x -- -a --uid",
+             --program /bin/x --helpers /lib/x --library /lib/y --library /lib/z -- -a --uid",
         );
         let options = options.unwrap();
         assert_eq!(options.how, Confinement::Landlock);
@@ -162,6 +166,7 @@ mod tests {
             (options.write, options.file_size, options.uid, options.gid),
             (true, Some(7), Some(5), None)
         );
+        assert_eq!(options.libraries, [PathBuf::from("/lib/y"), PathBuf::from("/lib/z")]);
         assert_eq!(options.arguments, ["-a", "--uid"]);
     }
 

@@ -595,6 +595,28 @@ fn links_on_disk_lead_no_copy_out_of_the_home() {
     assert!(disk::snapshot(&server.work()).values().all(|what| !what.contains("CANARY")));
 }
 
+/// The program itself needs libraries. Beneath the home the links are harmless: they lead to what is not there.
+#[test]
+fn no_link_leads_to_where_the_system_has_its_libraries() {
+    let server = enabled();
+    let user = server.user("alice").create();
+    std::fs::create_dir(user.path("d")).unwrap();
+    let libraries = ["/usr/lib", "/usr/local/lib", "/lib"].map(Path::new);
+    for (number, dir) in libraries.into_iter().filter(|dir| dir.exists()).enumerate() {
+        symlink(dir, user.path(format!("d/absolute{number}"))).unwrap();
+        symlink(format!("..{}", dir.display()), user.path(format!("d/relative{number}"))).unwrap();
+    }
+    symlink("../usr/lib/os-release", user.path("d/file")).unwrap();
+    let done = rsync(&server, "alice", &["-rL", "--exclude=*.so*", "--max-size=1m", "HOST:d/", "to"]).fails();
+    let got = disk::snapshot(&server.path("work"));
+    let foreign = |path: &[u8]| path.ends_with(b"/os-release") || path.ends_with(b"/python3");
+    assert!(!got.keys().any(|path| foreign(path.as_ref())), "{got:?}");
+    assert!(!server.path("work/to/file").exists(), "{}", done.report());
+    // A rule that is not understood is shown.
+    let done = rsync(&server, "alice", &["-r", "--filter=: file", "HOST:d/", "to"]).run();
+    assert!(!done.report().contains("PRETTY_NAME"), "{}", done.report());
+}
+
 #[test]
 fn rules_of_the_client_read_no_file_outside() {
     let server = enabled();

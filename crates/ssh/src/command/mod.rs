@@ -9,16 +9,17 @@
 pub(crate) mod child;
 pub(crate) mod git;
 mod hash;
+mod places;
 pub(crate) mod programs;
 mod rsync;
 
 use bytes::Bytes;
 use tidegate_core::{Command as CommandReport, CommandKind, Event, Perms, Protocol, Session};
 use tidegate_vfs::{FsError, VPath};
-use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
 use self::git::Service;
+use self::places::Places;
 use self::programs::Programs;
 use crate::channel::{Channel, Closed};
 use crate::scp;
@@ -87,7 +88,7 @@ pub(crate) struct Commands {
     enabled: Vec<&'static Command>,
     programs: Programs,
     /// Bounds how many programs run.
-    running: Semaphore,
+    running: Places,
     turns: hash::Turns,
 }
 
@@ -140,7 +141,7 @@ impl Commands {
     pub(crate) fn new(names: &[String], programs: Programs, max_programs: usize) -> Self {
         let named = |command: &&Command| names.iter().any(|name| name == command.name);
         let enabled = COMMANDS.iter().filter(named).filter(|command| programs.allow(command.name)).collect();
-        Self { enabled, programs, running: Semaphore::new(max_programs), turns: hash::Turns::new() }
+        Self { enabled, programs, running: Places::new(max_programs), turns: hash::Turns::new() }
     }
 
     /// Finds what a command line asks for.
@@ -191,12 +192,16 @@ pub(crate) async fn serve(
     git_protocol: Option<&str>,
 ) {
     let _running = session.begin(job.protocol(), job.listed());
-    let _program = match commands.running.try_acquire() {
-        _ if !job.command.runner.is_program() => None,
-        Ok(permit) => Some(permit),
-        Err(_) => {
+    let needs_place = job.command.runner.is_program();
+    let _place = match needs_place.then(|| commands.running.take(&session.user().username)) {
+        None => None,
+        Some(Some(place)) => Some(place),
+        Some(None) => {
             let (id, name) = (&*session.peer().connection_id, job.command.name);
-            warn!(connection_id = id, "command {name} refused: sftpd.max_programs are running");
+            warn!(
+                connection_id = id,
+                "command {name} refused: sftpd.max_programs are running, or nearly and the user has one"
+            );
             session.events().metrics().ssh_command_ended(false);
             let text = format!("{name}: too many programs are running, try again later\n");
             if channel.stderr(text.into()).await.is_ok() {

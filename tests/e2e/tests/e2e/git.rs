@@ -729,15 +729,18 @@ fn where_nothing_confines_the_server_starts_only_if_it_is_told_to() {
 fn no_more_programs_run_than_are_allowed() {
     let commands = json!(["git-upload-pack", "pwd"]);
     let server =
-        TestServer::builder().sftpd("enabled_ssh_commands", commands).sftpd("max_programs", 2).start();
-    let user = server.user("alice").create();
-    bare(&server, &user, "project.git");
+        TestServer::builder().sftpd("enabled_ssh_commands", commands).sftpd("max_programs", 4).start();
+    for name in ["alice", "bob"] {
+        bare(&server, &server.user(name).create(), "project.git");
+    }
+    // The last quarter is for others.
     let mut running: Vec<_> =
-        (0..2).map(|_| ssh(&server, "alice", "git-upload-pack /project.git").start()).collect();
-    wait_for("both to run", secs(20), || (children(&server).len() == 2).then_some(()));
+        (0..3).map(|_| ssh(&server, "alice", "git-upload-pack /project.git").start()).collect();
+    wait_for("all to run", secs(20), || (children(&server).len() == 3).then_some(()));
     let refused = ssh(&server, "alice", "git-upload-pack /project.git").fails();
     assert_eq!(refused.err(), "git-upload-pack: too many programs are running, try again later\n");
     ssh(&server, "alice", "pwd").ok();
+    git(&server, &server.work(), &["ls-remote", &url("bob", "/project.git")]).ok();
     for client in &mut running {
         process::kill_group(client);
         client.wait().unwrap();

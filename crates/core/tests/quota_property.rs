@@ -87,14 +87,18 @@ struct Case {
     on_disk: bool,
     limited: bool,
     sessions: Vec<Vec<Step>>,
+    /// How often everything gives way (`support::vary_pauses`); on one thread only.
+    pauses: u64,
 }
 
 fn case() -> impl Strategy<Value = Case> {
     let mode =
         prop_oneof![Just(UploadMode::Standard), Just(UploadMode::Atomic), Just(UploadMode::AtomicWithResume)];
     let steps = prop::collection::vec(step(), 1..25);
-    (mode, prop::bool::weighted(0.3), any::<bool>(), prop::collection::vec(steps, 1..=SESSIONS))
-        .prop_map(|(mode, on_disk, limited, sessions)| Case { mode, on_disk, limited, sessions })
+    let sessions = prop::collection::vec(steps, 1..=SESSIONS);
+    (mode, prop::bool::weighted(0.3), any::<bool>(), sessions, any::<u64>()).prop_map(
+        |(mode, on_disk, limited, sessions, pauses)| Case { mode, on_disk, limited, sessions, pauses },
+    )
 }
 
 /// Makes one step; what the server refuses is refused.
@@ -180,6 +184,7 @@ async fn watch(storage: Arc<dyn Storage>, most: Arc<Mutex<(i64, i64)>>) {
 }
 
 async fn run(case: Case, one_thread: bool) -> Result<(), TestCaseError> {
+    support::vary_pauses(if one_thread { case.pauses } else { 0 });
     let scratch = tempfile::tempdir().unwrap();
     let storage: Arc<dyn Storage> = if case.on_disk {
         Arc::new(LocalStorage::open(&LocalIo::default(), scratch.path(), Owner::default()).unwrap())
@@ -316,6 +321,7 @@ fn a_file_behind_a_link_that_just_appeared_is_not_replaced_unseen() {
                 Rename { from: 0, to: 4 },
             ],
         ],
+        pauses: 0,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let result = runtime.block_on(run(case, true));
@@ -346,7 +352,7 @@ fn a_write_that_ends_while_its_file_is_opened_anew_keeps_its_room() {
             Write { handle: 2, offset: 296, length: 151 },
         ],
     ];
-    let case = Case { mode: UploadMode::Standard, on_disk: false, limited: true, sessions };
+    let case = Case { mode: UploadMode::Standard, on_disk: false, limited: true, sessions, pauses: 0 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let result = runtime.block_on(run(case, true));
     assert!(result.is_ok(), "{result:?}");
@@ -381,6 +387,7 @@ fn one_of_several_names_that_moves_into_the_count_is_counted_with_the_size_that_
                 Rename { from: 2, to: 0 },
             ],
         ],
+        pauses: 0,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let result = runtime.block_on(run(case, true));

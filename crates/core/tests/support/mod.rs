@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -347,8 +348,25 @@ struct Slow {
     faults: Faults,
 }
 
+thread_local! {
+    static LENGTHS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// From now on everything of this thread gives way as often as a series says that follows from `seed`; once for 0.
+pub(crate) fn vary_pauses(seed: u64) {
+    LENGTHS.set(seed);
+}
+
 async fn pause() {
-    tokio::task::yield_now().await;
+    // George Marsaglia's xorshift64, which stays at 0.
+    let mut next = LENGTHS.get();
+    next ^= next << 13;
+    next ^= next >> 7;
+    next ^= next << 17;
+    LENGTHS.set(next);
+    for _ in 0..=next % 5 {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn pauses(times: &AtomicUsize) {

@@ -93,6 +93,8 @@ pub(crate) static MARIADB: Engine = Engine {
     prepare: |dir| {
         let mut command = Command::new("mariadb-install-db");
         command.arg("--no-defaults").arg(format!("--datadir={}", dir.join("data").display()));
+        // Several at once would take each other's tables in the common one.
+        command.arg(format!("--tmpdir={}", dir.display()));
         command.args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
         command
     },

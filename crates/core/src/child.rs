@@ -7,23 +7,28 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate_vfs::{FsError, Links, VPath};
+use tokio::time::sleep;
 
 use crate::open_files::signed;
 use crate::session::Progress;
 use crate::user_fs::On;
-use crate::{Direction, Ledger, Perms, Session, TrackQuota, UsedQuota, UserFs};
+use crate::{Direction, Ledger, Permissions, Perms, Session, TrackQuota, UsedQuota, UserFs};
 
 /// Moved at a time where bandwidth is not limited.
 const BLOCK_BYTES: usize = 256 << 10;
+
+/// Between two looks whether an administrator has changed what the user may do.
+const PERMISSIONS_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a program may touch, and what it is charged for. When it is dropped, after the program has ended,
 /// the user's files are counted anew.
 pub struct SystemRun {
     session: Session,
-    path: VPath,
+    paths: Vec<VPath>,
+    needed: Perms,
     home: PathBuf,
     places: Vec<SystemPlace>,
     charge: Option<Charge>,
@@ -142,7 +147,9 @@ impl UserFs {
         for path in paths {
             places.push(self.system_place(path, needed).await?);
         }
-        let path = paths.first().ok_or(FsError::InvalidInput("a program needs a path"))?.clone();
+        if paths.is_empty() {
+            return Err(FsError::InvalidInput("a program needs a path"));
+        }
         let home = session.storage()?.local_path(&VPath::root()).ok_or(FsError::Unsupported)?;
         let charge = if writes {
             session.account().changing().await;
@@ -151,7 +158,7 @@ impl UserFs {
         } else {
             None
         };
-        Ok(SystemRun { session, path, home, places, charge })
+        Ok(SystemRun { session, paths: paths.to_vec(), needed, home, places, charge })
     }
 
     async fn system_place(&self, path: &VPath, needed: Perms) -> Result<SystemPlace, FsError> {
@@ -173,17 +180,36 @@ impl UserFs {
             }
             _ => (resolved, None),
         };
-        for touched in [path, &dir] {
-            self.check(touched, needed, On::Own)?;
-            if session.current().permissions.narrower_below(touched, needed) {
-                return Err(FsError::Denied);
-            }
+        if [path, &dir].into_iter().all(|touched| allows(&session.current().permissions, touched, needed)) {
+            Ok(SystemPlace { dir, name })
+        } else {
+            Err(FsError::Denied)
         }
-        Ok(SystemPlace { dir, name })
     }
 }
 
+/// Whether `needed` is held at `path` and everywhere below it.
+fn allows(permissions: &Permissions, path: &VPath, needed: Perms) -> bool {
+    permissions.at(path).contains(needed) && !permissions.narrower_below(path, needed)
+}
+
 impl SystemRun {
+    /// Waits until the user may no longer do all that the program was let do.
+    pub async fn revoked(&self) {
+        let mut known = None;
+        loop {
+            let now = self.session.current();
+            if !known.is_some_and(|known| Arc::ptr_eq(&known, &now)) {
+                let mut touched = self.paths.iter().chain(self.places.iter().map(|place| &place.dir));
+                if !touched.all(|path| allows(&now.permissions, path, self.needed)) {
+                    return;
+                }
+            }
+            known = Some(now);
+            sleep(PERMISSIONS_PAUSE).await;
+        }
+    }
+
     /// The user's home on disk.
     pub fn home(&self) -> &Path {
         &self.home
@@ -224,7 +250,8 @@ impl SystemRun {
 
     /// One of the program's streams: listed as a transfer, counted and throttled.
     pub fn stream(&self, direction: Direction) -> SystemStream {
-        let (progress_id, progress) = self.session.begin_transfer(direction, self.path.clone());
+        let path = self.paths.first().cloned().unwrap_or_else(VPath::root);
+        let (progress_id, progress) = self.session.begin_transfer(direction, path);
         let charge = match direction {
             Direction::Upload => self.charge.clone(),
             Direction::Download => None,

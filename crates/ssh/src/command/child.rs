@@ -11,7 +11,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -40,9 +39,6 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// The longest pause between two looks whether a program has ended.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-
-/// Between two looks whether an administrator has changed what the user may do.
-const PERMISSIONS_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where programs look for others; what confines them decides what they find.
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -87,7 +83,7 @@ pub(super) async fn run(
         biased;
         () = channel.ended().cancelled() => Err(End::Closed),
         () = session.cancelled().cancelled() => Err(End::Closed),
-        () = until_denied(session, targets, &run, needs) => Err(End::Failed(FsError::Denied)),
+        () = run.revoked() => Err(End::Failed(FsError::Denied)),
         outcome = exchange(channel, &run, &mut child, &group) => outcome,
     };
     let status = group.end(&mut child, outcome.is_err()).await;
@@ -152,24 +148,6 @@ fn command(
     command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     Ok(command)
-}
-
-/// Ends once the user may no longer do all that the program may.
-async fn until_denied(session: &Session, targets: &[Target], run: &SystemRun, needs: Perms) {
-    let paths =
-        || targets.iter().map(|target| &target.path).chain(run.places().iter().map(|place| &place.dir));
-    let mut known = None;
-    loop {
-        let now = session.current();
-        let rules = &now.permissions;
-        if !known.is_some_and(|known| Arc::ptr_eq(&known, &now))
-            && paths().any(|path| !rules.at(path).contains(needs) || rules.narrower_below(path, needs))
-        {
-            return;
-        }
-        known = Some(now);
-        sleep(PERMISSIONS_PAUSE).await;
-    }
 }
 
 /// Carries everything between client and program until the program has ended; what the confinement had to

@@ -2,7 +2,8 @@
 //!
 //! `--namespaces | --landlock | --unconfined`, then `--home DIR`, one or more groups of
 //! `--dir VIRTUAL-DIR [--name NAME] [--sent REST] [--slash]`, `--write`, `--file-size BYTES`, `--uid N`, `--gid N`,
-//! `--program PATH`, `--helpers DIR`, `--library PATH` any number of times, then `--` and the program's arguments, to which the paths are appended.
+//! `--program PATH`, `--helpers DIR`, `--library PATH` any number of times, then `--` and the program's arguments, to which the
+//! paths are appended.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

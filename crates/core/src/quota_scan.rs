@@ -172,19 +172,20 @@ impl Sessions {
         scans.tasks.spawn(async move {
             loop {
                 let outcome = listed.sessions.run_scan(&user, &listed.progress).await;
+                if matches!(outcome, Outcome::Nothing) {
+                    listed.progress.charges().iter().for_each(Charge::settle);
+                    account.ledger.write_back().await;
+                }
                 // Decided while nobody can ask for another: whoever comes later starts a new scan.
                 let mut running = listed.sessions.shared().scans.running();
                 if !listed.progress.again.swap(false, Ordering::Relaxed) {
-                    match outcome {
-                        Outcome::Replaced => account.doubt(false),
-                        Outcome::InDoubt => {}
-                        Outcome::Nothing => listed.progress.charges().iter().for_each(Charge::settle),
+                    if matches!(outcome, Outcome::Replaced) {
+                        account.doubt(false);
                     }
                     running.remove(&user.username);
                     break;
                 }
             }
-            account.ledger.write_back().await;
         });
         Ok(())
     }

@@ -61,8 +61,7 @@ fn files_that_grow_when_they_are_unpacked_are_ended_at_the_quota() {
     let done = rsync(&server, "alice", &["-rz", "src/", "HOST:d"]).fails();
     ended_by_quota(&server, &user, &done);
     let (files, bytes) = on_disk(&user.home);
-    // How far it comes depends on how busy the machine is; without counts it would be all of it.
-    assert!((4..100).contains(&files) && bytes < 600 * MIB, "{files} files of {bytes} bytes of 1600 MiB");
+    assert!((4..20).contains(&files) && bytes < 120 * MIB, "{files} files of {bytes} bytes of 1600 MiB");
 
     input.write_all(b"c").unwrap();
     drop(input);
@@ -148,7 +147,7 @@ fn thousands_of_empty_files_are_ended_at_the_quota() {
     let done = rsync(&server, "alice", &["-r", "src/", "HOST:d"]).fails();
     ended_by_quota(&server, &user, &done);
     let (files, _) = on_disk(&user.home);
-    assert!((500..15_000).contains(&files), "{files} files of 20,000");
+    assert!((500..8_000).contains(&files), "{files} files of 20,000");
     let refused = rsync(&server, "alice", &["-r", "src/", "HOST:e"]).fails();
     assert!(refused.err().contains("quota exceeded"), "{}", refused.report());
 }
@@ -175,7 +174,7 @@ fn copies_of_what_is_there_are_ended_at_the_quota() {
     let done = rsync(&server, "alice", &["-rty", "src/", "HOST:d"]).fails();
     ended_by_quota(&server, &user, &done);
     let (files, bytes) = on_disk(&user.home);
-    assert!((4..60).contains(&files) && bytes < 400 * MIB, "{files} files of {bytes} bytes of 800 MiB");
+    assert!((4..20).contains(&files) && bytes < 120 * MIB, "{files} files of {bytes} bytes of 800 MiB");
 }
 
 #[test]
@@ -217,7 +216,7 @@ fn a_push_that_grows_when_it_is_unpacked_is_ended_at_the_quota() {
     let done = git(&server, &clone, &["push", "-q", "origin", "HEAD:main"]).fails();
     ended_by_quota(&server, &user, &done);
     let (_, bytes) = on_disk(&user.home);
-    assert!(bytes < 120 * MIB, "{bytes} bytes of 180 MiB");
+    assert!(bytes < 60 * MIB, "{bytes} bytes of 180 MiB");
     // The branch is where it was.
     let head = git(&server, &user.path("project.git"), &["rev-parse", "main"]).ok();
     assert_eq!(head, git(&server, &clone, &["rev-parse", "HEAD~1"]).ok());
@@ -273,11 +272,8 @@ fn a_client_that_reads_nothing_holds_up_nobody_and_its_program_ends_with_it() {
         kill_group(client);
         client.wait().unwrap();
     }
-    assert!(master.raw().stat("/big").is_ok(), "the connection goes on");
-    // OpenSSH's master does not close the channel of a client that was killed; it says `eow@openssh.com`, and may
-    // never open the window again.
-    drop(master);
     no_programs_left(&server);
+    assert!(master.raw().stat("/big").is_ok(), "the connection goes on");
 }
 
 #[test]

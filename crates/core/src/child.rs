@@ -5,7 +5,7 @@
 //! home is counted anew. That a program keeps to its directory is the business of whoever starts it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub struct SystemRun {
     home: PathBuf,
     places: Vec<SystemPlace>,
     charge: Option<Charge>,
+    /// The program has ended by itself.
+    over: Arc<AtomicBool>,
 }
 
 /// One path that a program was given.
@@ -158,7 +160,7 @@ impl UserFs {
         } else {
             None
         };
-        Ok(SystemRun { session, paths: paths.to_vec(), needed, home, places, charge })
+        Ok(SystemRun { session, paths: paths.to_vec(), needed, home, places, charge, over: Arc::default() })
     }
 
     async fn system_place(&self, path: &VPath, needed: Perms) -> Result<SystemPlace, FsError> {
@@ -262,8 +264,15 @@ impl SystemRun {
             progress_id,
             charge,
             began: Instant::now(),
-            failed: false,
+            over: Arc::clone(&self.over),
+            ended: false,
+            used: false,
         }
+    }
+
+    /// Notes that the program has ended by itself: whatever its streams have moved was not in vain.
+    pub fn ended(&self) {
+        self.over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -278,14 +287,18 @@ impl Drop for SystemRun {
     }
 }
 
-/// Bytes between the client and a program, in one direction. Ends when dropped.
+/// Bytes between the client and a program, in one direction. When it is dropped before it or the program has
+/// ended, what it has moved counts as a transfer that failed.
 pub struct SystemStream {
     session: Session,
     progress: Arc<Progress>,
     progress_id: u64,
     charge: Option<Charge>,
     began: Instant,
-    failed: bool,
+    over: Arc<AtomicBool>,
+    ended: bool,
+    /// Something has moved, or was about to.
+    used: bool,
 }
 
 impl std::fmt::Debug for SystemStream {
@@ -311,31 +324,32 @@ impl SystemStream {
     /// [`FsError::QuotaExceeded`] for bytes of the client beyond what is left, [`FsError::Cancelled`] when the
     /// session ends.
     pub async fn pass(&mut self, count: usize) -> Result<(), FsError> {
+        self.used = true;
         if let Some(charge) = &self.charge {
-            charge.take(count).inspect_err(|_| self.failed = true)?;
+            charge.take(count)?;
         }
-        let passed = self.session.wait_for_bandwidth(self.progress.direction, count).await;
-        passed.inspect_err(|_| self.failed = true)?;
+        self.session.wait_for_bandwidth(self.progress.direction, count).await?;
         self.session.events().activity().moved(self.progress.direction, count as u64);
         self.progress.bytes.fetch_add(count as u64, Ordering::Relaxed);
         self.progress.last_activity.store(self.session.touch(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Notes that bytes were lost.
-    pub fn fail(&mut self) {
-        self.failed = true;
+    /// Nothing more comes, and nothing was lost.
+    pub fn end(mut self) {
+        self.ended = true;
     }
 }
 
 impl Drop for SystemStream {
     fn drop(&mut self) {
         self.session.end_transfer(self.progress_id);
-        let bytes = self.progress.bytes.load(Ordering::Relaxed);
-        if bytes > 0 || self.failed {
+        if self.used {
+            let bytes = self.progress.bytes.load(Ordering::Relaxed);
+            let ok = self.ended || self.over.load(Ordering::Relaxed);
             let metrics = self.session.events().metrics();
-            metrics.transfer_ended(self.progress.direction, bytes, self.began.elapsed(), !self.failed);
-            self.session.events().activity().transferred(self.progress.direction, !self.failed);
+            metrics.transfer_ended(self.progress.direction, bytes, self.began.elapsed(), ok);
+            self.session.events().activity().transferred(self.progress.direction, ok);
         }
     }
 }

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::account::Account;
 use crate::child::Charge;
-use crate::readable::{self, BATCH};
+use crate::readable::{self, BATCH, TOO_DEEP};
 use crate::tally::Tally;
 use crate::upload::is_temporary;
 use crate::{Session, Sessions, StoreError, UnixMillis, UsedQuota, User, orphans};
@@ -281,9 +281,6 @@ enum Outcome {
     /// They say what they said before: what programs were charged stays with the user.
     Nothing,
 }
-
-/// Directories below what has the longest path cannot be opened.
-pub(crate) const TOO_DEEP: FsError = FsError::InvalidPath("a directory is too deep to be counted");
 
 /// Why a scan has no result.
 enum Stopped {

@@ -11,6 +11,9 @@ use tracing::{debug, info};
 /// Entries of a directory that are taken at a time.
 pub(crate) const BATCH: usize = 256;
 
+/// Directories below what has the longest path cannot be opened.
+pub(crate) const TOO_DEEP: FsError = FsError::InvalidPath("a directory is too deep to be counted");
+
 /// What the owner needs to read a directory and to look at what is in it.
 const READ_AND_SEARCH: u32 = 0o500;
 

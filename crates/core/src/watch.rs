@@ -20,8 +20,7 @@ use tracing::warn;
 use crate::account::Account;
 use crate::child::{Charge, SystemRun};
 use crate::open_files::signed;
-use crate::quota_scan::TOO_DEEP;
-use crate::readable::{self, BATCH};
+use crate::readable::{self, BATCH, TOO_DEEP};
 use crate::upload::is_temporary;
 use crate::{Ledger, UsedQuota};
 

@@ -262,22 +262,39 @@ async fn streams_are_listed_as_transfers_and_counted_when_something_moved() {
     let output = run.stream(Direction::Download);
     let mut errors = run.stream(Direction::Download);
     input.pass(7).await.unwrap();
+    errors.pass(3).await.unwrap();
     let listed = house.sessions.list().pop().unwrap();
     let mut sizes: Vec<_> = listed.active_transfers.iter().map(|t| (t.direction, t.size)).collect();
     sizes.sort_by_key(|(direction, _)| *direction == Direction::Download);
-    assert_eq!(sizes, [(Direction::Upload, 7), (Direction::Download, 0), (Direction::Download, 0)]);
+    assert_eq!(sizes[0], (Direction::Upload, 7));
+    assert_eq!(sizes.iter().map(|(_, size)| size).sum::<u64>(), 10);
     assert!(listed.active_transfers.iter().all(|transfer| transfer.path == path("/dir")));
-    errors.fail();
-    drop((input, output, errors));
-    let text = session.events().metrics().encode().unwrap();
-    for line in [
+    // The first ends, the second never did anything, the third is broken off.
+    input.end();
+    drop((output, errors));
+    let expect = |lines: [&str; 4]| {
+        let text = session.events().metrics().encode().unwrap();
+        for line in lines {
+            assert!(text.lines().any(|found| found == line), "{line} is missing:\n{text}");
+        }
+    };
+    expect([
         "sftpgo_uploads_total 1",
         "sftpgo_upload_size 7",
         "sftpgo_downloads_total 0",
         "sftpgo_download_errors_total 1",
-    ] {
-        assert!(text.lines().any(|found| found == line), "{line} is missing:\n{text}");
-    }
+    ]);
+    // What a program has read before it ended by itself was not in vain.
+    let mut input = run.stream(Direction::Upload);
+    input.pass(5).await.unwrap();
+    run.ended();
+    drop(input);
+    expect([
+        "sftpgo_uploads_total 2",
+        "sftpgo_upload_size 12",
+        "sftpgo_upload_errors_total 0",
+        "sftpgo_download_errors_total 1",
+    ]);
     assert!(house.sessions.list().pop().unwrap().active_transfers.is_empty());
 }
 

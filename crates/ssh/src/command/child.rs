@@ -11,7 +11,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -163,21 +162,19 @@ async fn exchange(
     else {
         return Err(End::Failed(FsError::Unsupported));
     };
-    let over = AtomicBool::new(false);
-    let stream = |direction| Stream { inner: run.stream(direction), over: &over, moved: false, ended: false };
     let input = async {
-        match feed(channel, stream(Direction::Upload), stdin).await {
+        match feed(channel, run.stream(Direction::Upload), stdin).await {
             // The program decides when it is done.
             Ok(()) => std::future::pending().await,
             Err(end) => end,
         }
     };
     let output = async {
-        let stdout = forward(channel, stream(Direction::Download), stdout);
-        let stderr = forward_errors(channel, stream(Direction::Download), stderr);
+        let stdout = forward(channel, run.stream(Direction::Download), stdout);
+        let stderr = forward_errors(channel, run.stream(Direction::Download), stderr);
         let ((), failure) = tokio::try_join!(stdout, stderr)?;
         group.exited().await;
-        over.store(true, Ordering::Relaxed);
+        run.ended();
         Ok(failure)
     };
     let full = run.watch(|hold| group.signal(if hold { Signal::STOP } else { Signal::CONT }));
@@ -188,38 +185,10 @@ async fn exchange(
     }
 }
 
-/// One of the program's streams. What it has moved was in vain if neither it nor the program came to an end.
-struct Stream<'a> {
-    inner: SystemStream,
-    /// Whether the program has ended by itself.
-    over: &'a AtomicBool,
-    moved: bool,
-    ended: bool,
-}
-
-impl Stream<'_> {
-    fn piece(&self) -> usize {
-        self.inner.piece()
-    }
-
-    async fn pass(&mut self, count: usize) -> Result<(), FsError> {
-        self.moved = true;
-        self.inner.pass(count).await
-    }
-}
-
-impl Drop for Stream<'_> {
-    fn drop(&mut self) {
-        if self.moved && !self.ended && !self.over.load(Ordering::Relaxed) {
-            self.inner.fail();
-        }
-    }
-}
-
 /// From the client to the program, until the client sends no more or the program takes no more.
 async fn feed(
     channel: &Channel<StreamInbox>,
-    mut stream: Stream<'_>,
+    mut stream: SystemStream,
     mut stdin: ChildStdin,
 ) -> Result<(), End> {
     let mut taking = true;
@@ -230,14 +199,14 @@ async fn feed(
         stream.pass(bytes.len()).await?;
         taking = stdin.write_all(&bytes).await.is_ok();
     }
-    stream.ended = true;
+    stream.end();
     Ok(())
 }
 
 /// From the program to the client.
 async fn forward(
     channel: &Channel<StreamInbox>,
-    mut stream: Stream<'_>,
+    mut stream: SystemStream,
     mut from: impl AsyncRead + Unpin,
 ) -> Result<(), End> {
     let mut buffer = BytesMut::new();
@@ -245,14 +214,14 @@ async fn forward(
         stream.pass(bytes.len()).await?;
         channel.send(bytes).await?;
     }
-    stream.ended = true;
+    stream.end();
     Ok(())
 }
 
 /// As [`forward`] for standard error. What the confinement itself says is kept back and returned.
 async fn forward_errors(
     channel: &Channel<StreamInbox>,
-    mut stream: Stream<'_>,
+    mut stream: SystemStream,
     mut from: impl AsyncRead + Unpin,
 ) -> Result<Option<String>, End> {
     let mut buffer = BytesMut::new();
@@ -270,7 +239,7 @@ async fn forward_errors(
         stream.pass(bytes.len()).await?;
         channel.stderr(bytes).await?;
     }
-    stream.ended = true;
+    stream.end();
     Ok(failure.map(|text| String::from_utf8_lossy(&text).into_owned()))
 }
 

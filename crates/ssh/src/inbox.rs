@@ -110,7 +110,7 @@ impl Inbox {
     pub(crate) fn push(&self, chunk: &[u8]) -> Result<(), InboxError> {
         let mut state = self.state();
         if state.closed {
-            self.window.taken(Load::default(), chunk.len(), 0);
+            self.window.thrown_away(chunk.len());
             return Ok(());
         }
         let before = state.load;

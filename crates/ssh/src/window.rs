@@ -210,6 +210,11 @@ impl Window {
         self.backlog.filled(load)
     }
 
+    /// So many bytes arrived that nobody takes any more: they are granted again, and are no reason to grow.
+    pub(crate) fn thrown_away(&self, bytes: usize) {
+        self.taken(Load::default(), bytes, usize::MAX);
+    }
+
     /// So much waits no longer, which were `bytes` on the wire; `waited` bytes were there before.
     pub(crate) fn taken(&self, load: Load, bytes: usize, waited: usize) {
         self.backlog.drained(load);

@@ -5,8 +5,8 @@
 //! do not read while they write. What arrives goes through [`Handler::data`](russh::server::Handler)
 //! into the channel's [`Arrivals`]: packets for SFTP, a stream of bytes for commands.
 //!
-//! Every send is raced against the channel's token, because the library does not wake a sender that
-//! waits for window when the channel or the connection dies.
+//! Every send is raced against a token, because the library does not wake a sender that waits for window when the
+//! channel or the connection dies, or the client says that it takes no more (`eow@openssh.com`).
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::stream::StreamInbox;
 /// `SSH_EXTENDED_DATA_STDERR` of RFC 4254 §5.2.
 const STDERR: u32 = 1;
 
-/// The channel or its connection has ended; nothing more can be sent.
+/// The channel or its connection has ended, or the client takes no more; nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the channel is closed")]
 pub(crate) struct Closed;
@@ -66,6 +66,8 @@ pub(crate) struct Channel<I = Inbox> {
     out: ChannelWriteHalf<Msg>,
     inbox: Arc<I>,
     ended: CancellationToken,
+    /// Fires with `ended`, or earlier when the client says that it takes no more data.
+    deaf: CancellationToken,
 }
 
 impl Channel<StreamInbox> {
@@ -89,8 +91,13 @@ impl Channel<StreamInbox> {
 }
 
 impl<I> Channel<I> {
-    pub(crate) fn new(out: ChannelWriteHalf<Msg>, inbox: Arc<I>, ended: CancellationToken) -> Self {
-        Self { out, inbox, ended }
+    pub(crate) fn new(
+        out: ChannelWriteHalf<Msg>,
+        inbox: Arc<I>,
+        ended: CancellationToken,
+        deaf: CancellationToken,
+    ) -> Self {
+        Self { out, inbox, ended, deaf }
     }
 
     /// What the client sent.
@@ -105,26 +112,33 @@ impl<I> Channel<I> {
 
     /// Sends data; waits until the client's window and the connection's queue have room.
     pub(crate) async fn send(&self, data: Bytes) -> Result<(), Closed> {
-        self.race(self.out.data_bytes(data)).await
+        race(&self.deaf, self.out.data_bytes(data)).await
     }
 
     /// Sends text for the client's standard error; waits like [`send`](Self::send).
     pub(crate) async fn stderr(&self, data: Bytes) -> Result<(), Closed> {
-        self.race(self.out.extended_data_bytes(STDERR, data)).await
+        race(&self.deaf, self.out.extended_data_bytes(STDERR, data)).await
     }
 
-    /// Tells how it ended, then that nothing more comes, then closes.
+    /// Tells how it ended, then that nothing more comes, then closes; nothing if the channel has ended.
     pub(crate) async fn exit(&self, status: u32) -> Result<(), Closed> {
-        self.race(self.out.exit_status(status)).await?;
-        self.race(self.out.eof()).await?;
-        self.race(self.out.close()).await
+        race(&self.ended, self.out.exit_status(status)).await?;
+        race(&self.ended, self.out.eof()).await?;
+        race(&self.ended, self.out.close()).await
     }
+}
 
-    async fn race(&self, send: impl Future<Output = Result<(), russh::Error>>) -> Result<(), Closed> {
-        tokio::select! {
-            biased;
-            sent = send => sent.map_err(|_| Closed),
-            () = self.ended.cancelled() => Err(Closed),
-        }
+/// A send that nobody waits for any more once `over` has fired.
+async fn race(
+    over: &CancellationToken,
+    send: impl Future<Output = Result<(), russh::Error>>,
+) -> Result<(), Closed> {
+    if over.is_cancelled() {
+        return Err(Closed);
+    }
+    tokio::select! {
+        biased;
+        sent = send => sent.map_err(|_| Closed),
+        () = over.cancelled() => Err(Closed),
     }
 }

@@ -112,6 +112,8 @@ struct ChannelState {
     out: Option<ChannelWriteHalf<Msg>>,
     arrivals: Option<Arrivals>,
     ended: CancellationToken,
+    /// Fires with `ended`, or earlier when the client takes no more.
+    deaf: CancellationToken,
     /// Fires when nothing runs on the channel any more; until then it counts.
     idle: CancellationToken,
     /// The protocol that a client of git asks for.
@@ -123,6 +125,7 @@ struct Claimed {
     session: Session,
     out: ChannelWriteHalf<Msg>,
     ended: CancellationToken,
+    deaf: CancellationToken,
 }
 
 impl Drop for ConnectionHandler {
@@ -207,7 +210,7 @@ impl ConnectionHandler {
     fn start_sftp(&mut self, id: ChannelId, library: &RusshSession) -> bool {
         let inbox = Arc::new(Inbox::new(self.window(id, library)));
         let Some(claimed) = self.claim(id, Arrivals::Packets(Arc::clone(&inbox))) else { return false };
-        let channel = Channel::new(claimed.out, inbox, claimed.ended);
+        let channel = Channel::new(claimed.out, inbox, claimed.ended, claimed.deaf);
         let shared = Arc::clone(&self.shared);
         self.spawn_worker(id, async move { sftp::serve(&channel, &claimed.session, &shared.sftp).await });
         true
@@ -225,7 +228,7 @@ impl ConnectionHandler {
         };
         let inbox = Arc::new(StreamInbox::new(self.window(id, library)));
         let Some(claimed) = self.claim(id, Arrivals::Stream(Arc::clone(&inbox))) else { return false };
-        let channel = Channel::new(claimed.out, inbox, claimed.ended);
+        let channel = Channel::new(claimed.out, inbox, claimed.ended, claimed.deaf);
         let git_protocol = self.channels.get_mut(&id).and_then(|state| state.git_protocol.take());
         let shared = Arc::clone(&self.shared);
         self.spawn_worker(id, async move {
@@ -257,7 +260,7 @@ impl ConnectionHandler {
         let state = self.channels.get_mut(&id)?;
         let out = state.out.take()?;
         state.arrivals = Some(arrivals);
-        Some(Claimed { session, out, ended: state.ended.clone() })
+        Some(Claimed { session, out, ended: state.ended.clone(), deaf: state.deaf.clone() })
     }
 
     fn spawn_worker(&self, id: ChannelId, work: impl Future<Output = ()> + Send + 'static) {
@@ -410,7 +413,8 @@ impl Handler for ConnectionHandler {
         let (_, out) = channel.split();
         let (ended, idle) = (self.connection.ended.child_token(), CancellationToken::new());
         let id = out.id();
-        let state = ChannelState { out: Some(out), arrivals: None, ended, idle, git_protocol: None };
+        let deaf = ended.child_token();
+        let state = ChannelState { out: Some(out), arrivals: None, ended, deaf, idle, git_protocol: None };
         self.channels.insert(id, state);
         reply.accept().await;
         self.round_trip.answered();
@@ -468,6 +472,13 @@ impl Handler for ConnectionHandler {
     async fn channel_eof(&mut self, id: ChannelId, _session: &mut RusshSession) -> Result<(), Self::Error> {
         if let Some(ChannelState { arrivals: Some(arrivals), .. }) = self.channels.get(&id) {
             arrivals.finish();
+        }
+        Ok(())
+    }
+
+    async fn channel_eow(&mut self, id: ChannelId, _session: &mut RusshSession) -> Result<(), Self::Error> {
+        if let Some(state) = self.channels.get(&id) {
+            state.deaf.cancel();
         }
         Ok(())
     }

@@ -193,23 +193,17 @@ pub(crate) async fn serve(
 ) {
     let _running = session.begin(job.protocol(), job.listed());
     let needs_place = job.command.runner.is_program();
-    let _place = match needs_place.then(|| commands.running.take(&session.user().username)) {
-        None => None,
-        Some(Some(place)) => Some(place),
-        Some(None) => {
-            let (id, name) = (&*session.peer().connection_id, job.command.name);
-            warn!(
-                connection_id = id,
-                "command {name} refused: sftpd.max_programs are running, or nearly and the user has one"
-            );
-            session.events().metrics().ssh_command_ended(false);
-            let text = format!("{name}: too many programs are running, try again later\n");
-            if channel.stderr(text.into()).await.is_ok() {
-                let _ = channel.exit(1).await;
-            }
-            return;
-        }
-    };
+    let place = needs_place.then(|| commands.running.take(&session.user().username));
+    if matches!(place, Some(None)) {
+        let (id, name) = (&*session.peer().connection_id, job.command.name);
+        let why = "sftpd.max_programs are running, or all but those for users who have none";
+        warn!(connection_id = id, "command {name} refused: {why}");
+        session.events().metrics().ssh_command_ended(false);
+        let text = format!("{name}: too many programs are running, try again later\n");
+        let _ = channel.stderr(text.into()).await;
+        let _ = channel.exit(1).await;
+        return;
+    }
     let outcome = match job.command.runner {
         Runner::Cd => Ok(()),
         Runner::Pwd => channel.send(Bytes::from_static(b"/\n")).await.map_err(End::from),
@@ -242,14 +236,11 @@ pub(crate) async fn serve(
             let path = job.path().map_or_else(|_| "/".to_owned(), |path| shown(&path));
             let text = format!("{name}: {path} {}\n", told(&error));
             // What programs write is for the program at the other end, not for eyes.
-            let told = if job.command.runner.is_program() {
+            let _ = if job.command.runner.is_program() {
                 channel.stderr(text.into()).await
             } else {
                 channel.send(text.into()).await
             };
-            if told.is_err() {
-                return;
-            }
             1
         }
         Err(End::Exited(status)) => {
@@ -261,8 +252,8 @@ pub(crate) async fn serve(
             1
         }
         Err(End::Closed) => {
-            debug!(connection_id = id, "command {name} ended with its channel");
-            return;
+            debug!(connection_id = id, "command {name} ended with its channel, or nobody takes what it says");
+            1
         }
     };
     // The client may be gone already.

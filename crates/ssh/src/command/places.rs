@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[derive(Debug)]
 pub(super) struct Places {
     most: usize,
-    /// For those who have more than this, the last ones are not free.
+    /// How many may be taken when another one is given to a user who has some.
     shared: usize,
     taken: Mutex<Taken>,
 }

@@ -56,7 +56,11 @@ pub(crate) async fn serve(channel: &Channel, session: &Session, settings: &SftpS
             // The client may be gone already.
             let _ = channel.exit(0).await;
         }
-        Err(End::Closed) => debug!(connection_id = id, "SFTP channel closed"),
+        Err(End::Closed) => {
+            debug!(connection_id = id, "SFTP channel closed");
+            // Perhaps the client only takes no more.
+            let _ = channel.exit(1).await;
+        }
         Err(End::Engine(error)) => {
             info!(connection_id = id, "SFTP channel ends: {error}");
             let _ = channel.exit(1).await;

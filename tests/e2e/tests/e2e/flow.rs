@@ -219,6 +219,21 @@ fn what_waits_for_bandwidth_ends_with_its_channel() {
     assert_eq!((client.wait().unwrap().code(), said.trim()), (Some(0), "closed\nroom"));
 }
 
+/// Its windows stay shut for ever then, so whoever has something to send must not wait.
+#[test]
+fn a_client_that_says_that_it_takes_no_more_is_believed() {
+    let server = TestServer::builder().sftpd("enabled_ssh_commands", ["scp"]).start();
+    let user = server.user("alice").create();
+    disk::write_noise(&user.path("big"), 1, 17 * MIB);
+    let login = python_login(&server, "alice");
+    let done = python(&server, "takes_no_more.py", &login.each_ref().map(String::as_str)).ok();
+    assert_eq!(done.trim(), "closed");
+    wait_for("the files to be closed", secs(10), || {
+        let open = server.open_files();
+        (!open.iter().any(|file| file.contains("/homes/"))).then_some(())
+    });
+}
+
 #[test]
 fn connections_that_never_log_in_are_gone_after_the_grace_time() {
     let server = TestServer::builder().sftpd("login_grace_time", 2).start();

@@ -1884,6 +1884,12 @@ impl Session {
                         debug!("handler.signal {channel_num:?} {signal:?}");
                         handler.signal(channel_num, signal, self).await
                     }
+                    // OpenSSH's PROTOCOL, section 2.1.
+                    "eow@openssh.com" => {
+                        map_err!(ensure_end(r))?;
+                        debug!("handler.channel_eow {channel_num:?}");
+                        handler.channel_eow(channel_num, self).await
+                    }
                     x => {
                         warn!("unknown channel request {x}");
                         self.channel_failure(channel_num)?;

@@ -403,6 +403,17 @@ pub trait Handler: Sized {
         async { Ok(()) }
     }
 
+    /// Called when the client says that it takes no more data on a channel (`eow@openssh.com`). It may
+    /// still send some.
+    #[allow(unused_variables)]
+    fn channel_eow(
+        &mut self,
+        channel: ChannelId,
+        session: &mut Session,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        async { Ok(()) }
+    }
+
     /// Called when a new session channel is requested by the client.
     ///
     /// The handler receives a [`ChannelOpenHandle`] that must be used to accept or
